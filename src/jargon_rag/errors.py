@@ -1,0 +1,30 @@
+"""What can go wrong, by whose fault. Every message says what to do next.
+
+    JargonRAGError
+    ├── InputError        the question, file or option given cannot be used
+    ├── GlossaryError     a glossary cannot be read
+    ├── IndexFileError    an index is missing, damaged, or was made by another version or embedder
+    └── WeightsError      a model is missing, damaged or cannot be loaded
+"""
+
+from __future__ import annotations
+
+
+class JargonRAGError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class InputError(JargonRAGError):
+    """A question, file or option given by the caller cannot be used."""
+
+
+class GlossaryError(JargonRAGError):
+    """A glossary cannot be read."""
+
+
+class IndexFileError(JargonRAGError):
+    """An index is missing, damaged, or was made by another version or embedder."""
+
+
+class WeightsError(JargonRAGError):
+    """Weights of a model are missing, damaged or cannot be loaded."""

@@ -1,0 +1,182 @@
+"""Build, save, load and search an index: entries, chunks and their vectors.
+
+A saved index is a folder of three content-named files and `manifest.json`, which is written last and names them: a
+reader sees the old index or the new one, never a mixture. FAISS holds the vectors; JSON holds the rest; no pickle.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import faiss
+import numpy as np
+
+from jargon_rag.errors import IndexFileError
+from jargon_rag.paths import make_folder, read_json_object, write_atomic
+from jargon_rag.types import Chunk, Embedder, Entry, Passage, Snippet, Turn
+
+T = TypeVar("T")
+FORMAT = 1
+MANIFEST = "manifest.json"
+METRIC = "inner_product"  # of unit vectors: the cosine
+REBUILD = "Rebuild it with: jargon-rag index --corpus GLOSSARY --out {folder}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Index:
+    """Entries and chunks with their vectors; row i of the vectors belongs to chunk i."""
+
+    entries: tuple[Entry, ...]
+    chunks: tuple[Chunk, ...]
+    vectors: np.ndarray  # float32 (n_chunks, dimension), unit length
+    embedder_id: str
+    corpus_hash: str
+    _faiss: faiss.IndexFlatIP
+
+    def search(self, vector: np.ndarray, *, top_k: int) -> list[tuple[int, float]]:
+        """Return (chunk number, cosine) of the nearest chunks, best first, for one vector of shape (dimension,)."""
+        scores, numbers = self._faiss.search(vector.reshape(1, -1), min(top_k, len(self.chunks)))
+        return [(int(n), float(score)) for n, score in zip(numbers[0], scores[0], strict=True) if n >= 0]
+
+
+def build_index(
+    entries: Sequence[Entry],
+    chunks: Sequence[Chunk],
+    embedder: Embedder,
+    *,
+    corpus_hash: str,
+    previous: Index | None = None,
+    progress: bool = False,
+) -> Index:
+    """Embed the chunks and return the index; vectors of `previous` are used again where a chunk's text is unchanged."""
+    known: dict[str, np.ndarray] = {}
+    if previous is not None and previous.embedder_id == embedder.id:
+        known = {chunk.text: vector for chunk, vector in zip(previous.chunks, previous.vectors, strict=True)}
+    missing = list(dict.fromkeys(chunk.text for chunk in chunks if chunk.text not in known))
+    if missing:
+        known.update(zip(missing, embedder.embed(missing, progress=progress), strict=True))
+    vectors = np.stack([known[chunk.text] for chunk in chunks]).astype(np.float32)
+    return _assemble(tuple(entries), tuple(chunks), vectors, embedder.id, corpus_hash)
+
+
+def save_index(index: Index, folder: Path) -> None:
+    """Write an index into a folder, atomically; other files there are left alone.
+
+    Raises JargonRAGError when the folder cannot be written; an index that was there before stays usable.
+    """
+    make_folder(folder)
+    contents = {
+        "entries": (".jsonl", _to_lines(index.entries)),
+        "chunks": (".jsonl", _to_lines(index.chunks)),
+        "vectors": (".faiss", faiss.serialize_index(index._faiss).tobytes()),
+    }
+    files = {}
+    for role, (suffix, data) in contents.items():
+        digest = hashlib.sha256(data).hexdigest()
+        files[role] = {"name": f"{role}-{digest[:12]}{suffix}", "sha256": digest}
+        write_atomic(folder / files[role]["name"], data)
+    manifest = {
+        "format": FORMAT,
+        "corpus_hash": index.corpus_hash,
+        "embedder": index.embedder_id,
+        "dimension": int(index.vectors.shape[1]),
+        "metric": METRIC,
+        "entries": len(index.entries),
+        "chunks": len(index.chunks),
+        "files": files,
+        "versions": {"faiss": faiss.__version__},
+    }
+    write_atomic(folder / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
+    current = {file["name"] for file in files.values()}
+    for role, (suffix, _) in contents.items():
+        for old in folder.glob(f"{role}-{'[0-9a-f]' * 12}{suffix}"):
+            if old.name not in current:
+                old.unlink(missing_ok=True)
+
+
+def load_index(folder: Path) -> Index:
+    """Return the index saved in a folder, every file checked against the manifest's hashes.
+
+    Raises IndexFileError naming the file, the fault and the command that rebuilds the index.
+    """
+    manifest = read_manifest(folder)
+    try:
+        entries = _from_lines(_read_checked(folder, manifest, "entries"), _entry)
+        chunks = _from_lines(_read_checked(folder, manifest, "chunks"), lambda row: Chunk(**row))
+        flat = faiss.deserialize_index(np.frombuffer(_read_checked(folder, manifest, "vectors"), dtype=np.uint8))
+        vectors = faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d).reshape(flat.ntotal, flat.d).copy()
+        if not len(chunks) == len(vectors) == manifest["chunks"] or flat.d != manifest["dimension"]:
+            raise ValueError(f"{len(chunks)} chunks, {len(vectors)} vectors, manifest says {manifest['chunks']}")
+        return _assemble(entries, chunks, vectors, str(manifest["embedder"]), str(manifest["corpus_hash"]))
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+        raise _damaged(folder, str(error)) from error
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return the manifest of a saved index; raises IndexFileError if there is none, or of another format."""
+    file = folder / MANIFEST
+    if not file.is_file():
+        raise IndexFileError(f"No index in {folder} (there is no {MANIFEST}). {REBUILD.format(folder=folder)}")
+    try:
+        manifest: dict[str, Any] = read_json_object(file.read_bytes())
+    except OSError as error:
+        raise IndexFileError(f"Cannot read {file}: {error.strerror}. Check its permissions.") from error
+    except ValueError as error:
+        raise _damaged(folder, f"{MANIFEST}: {error}") from error
+    if manifest.get("format") != FORMAT or manifest.get("metric") != METRIC:
+        found = f"format {manifest.get('format')!r}, metric {manifest.get('metric')!r}"
+        message = f"The index in {folder} was made by another version ({found}; this one reads format {FORMAT}, metric {METRIC!r})."
+        raise IndexFileError(f"{message} {REBUILD.format(folder=folder)}")
+    return manifest
+
+
+def check_embedder(index_embedder: str, embedder: Embedder, folder: Path) -> None:
+    """Raise IndexFileError when an index holds another embedder's vectors."""
+    if index_embedder != embedder.id:
+        message = f"The index in {folder} was made with embedder {index_embedder}, and {embedder.id} is loaded."
+        raise IndexFileError(f"{message} Use the same --embedder, or rebuild with: jargon-rag index --corpus GLOSSARY --out {folder}")
+
+
+def _assemble(entries: tuple[Entry, ...], chunks: tuple[Chunk, ...], vectors: np.ndarray, embedder_id: str, corpus_hash: str) -> Index:
+    flat = faiss.IndexFlatIP(vectors.shape[1])
+    flat.add(np.ascontiguousarray(vectors))
+    return Index(entries, chunks, vectors, embedder_id, corpus_hash, flat)
+
+
+def _damaged(folder: Path, what: str) -> IndexFileError:
+    return IndexFileError(f"The index in {folder} is damaged: {what}. {REBUILD.format(folder=folder)}")
+
+
+def _read_checked(folder: Path, manifest: dict[str, Any], role: str) -> bytes:
+    name, expected = manifest["files"][role]["name"], manifest["files"][role]["sha256"]
+    if Path(name).name != name:
+        raise ValueError(f"{name!r} is no file name")
+    try:
+        data = (folder / name).read_bytes()
+    except OSError as error:
+        raise ValueError(f"cannot read {name}: {error.strerror}") from error
+    if hashlib.sha256(data).hexdigest() != expected:
+        raise ValueError(f"the contents of {name} are not what the manifest says")
+    return data
+
+
+def _to_lines(rows: Sequence[Entry] | Sequence[Chunk]) -> bytes:
+    return "".join(json.dumps(dataclasses.asdict(row), ensure_ascii=False) + "\n" for row in rows).encode()
+
+
+def _from_lines(data: bytes, make: Callable[[dict[str, Any]], T]) -> tuple[T, ...]:
+    return tuple(make(json.loads(line)) for line in data.decode().split("\n") if line)
+
+
+def _entry(row: dict[str, Any]) -> Entry:
+    parts: dict[str, type[Passage] | type[Turn] | type[Snippet]] = {
+        "definition": Passage, "turns": Turn, "gotchas": Passage, "snippets": Snippet,
+    }  # fmt: skip
+    typed = {name: tuple(kind(**part) for part in row[name]) for name, kind in parts.items()}
+    return Entry(**{**row, **typed, "aliases": tuple(row["aliases"]), "see_also": tuple(row["see_also"])})
