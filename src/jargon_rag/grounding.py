@@ -20,7 +20,8 @@ from jargon_rag.terms import singular
 from jargon_rag.types import Verdict
 
 MAX_TOKENS = 400  # of a claim or an evidence text; what is longer is cut, so the check stays fast
-MARKER = re.compile(r"\s*\[\s*(\d{1,3})\s*\]")
+MARKER = re.compile(r"\s*\[\s*(\d{1,3})\s*\]", re.ASCII)
+_MARKED = re.compile(MARKER.pattern + r"(?:[.!?,;]?" + MARKER.pattern + r")*[.!?,;]?\s*[^\s\[\].!?,;]")  # markers, then something else
 _BRACKETED = re.compile(r"\s*\[[^\[\]]{0,40}\]?")
 _SPEAKER = re.compile(r"^\W*(rick|morty|question|answer)\b\W*:\s*", re.IGNORECASE)
 
@@ -58,51 +59,44 @@ class RawSentence:
 
 
 def read_sentences(pieces: Iterable[str]) -> Iterator[RawSentence]:
-    """Yield sentences as soon as they are complete: at their marker, or at the end of a line or of the text.
+    """Yield sentences as soon as they are complete: with the marker that follows, or at their full stop or line's end.
 
-    Markers that are not numbers in brackets are dropped; text without letters or digits is no sentence.
+    Brackets that hold anything but a number are dropped; text without letters or digits is no sentence.
     """
     speaker: str | None = None
     buffer = ""
     for piece in pieces:
         buffer += piece
         while (end := _sentence_end(buffer)) is not None:
-            line, buffer = buffer[:end], buffer[end:]
-            speaker, sentences = _read_line(line, speaker)
-            yield from sentences
-    yield from _read_line(buffer, speaker)[1]
+            complete, buffer = buffer[:end], buffer[end:]
+            speaker, sentence = _read_sentence(complete, speaker)
+            if sentence:
+                yield sentence
+    _, sentence = _read_sentence(buffer, speaker)
+    if sentence:
+        yield sentence
 
 
 def _sentence_end(buffer: str) -> int | None:
-    """Return where the first complete sentence ends: after its markers, once something else follows, or at a line's end."""
-    newline = buffer.find("\n")
-    marker = MARKER.search(buffer)
-    if marker and (newline < 0 or marker.start() <= newline):
-        end = marker.end()
-        while following := re.compile(r"[.!?,;]?" + MARKER.pattern).match(buffer, end):
-            end = following.end()
-        rest = buffer[end:]
-        if rest.lstrip(" .!?") and not re.fullmatch(r"\s*[.!?,;]?\s*\[[\s\d]*", rest):
-            return end + len(rest) - len(rest.lstrip(" .!?"))
-        return None
-    return newline + 1 if newline >= 0 else None
+    """Return where the first sentence ends, or None while what comes next could still belong to it."""
+    ends = [newline + 1] if (newline := buffer.find("\n")) >= 0 else []
+    if marked := _MARKED.search(buffer):
+        ends.append(marked.end() - 1)
+    first, *rest = split_sentences(buffer.split("\n", 1)[0]) or [""]
+    if rest and not rest[0].startswith("["):
+        ends.append(buffer.index(first) + len(first))
+    return min(ends, default=None)
 
 
-def _read_line(line: str, speaker: str | None) -> tuple[str | None, list[RawSentence]]:
-    spoken = _SPEAKER.match(line.strip())
-    if spoken:
+def _read_sentence(text: str, speaker: str | None) -> tuple[str | None, RawSentence | None]:
+    if spoken := _SPEAKER.match(text):
         name = spoken[1].capitalize()
         speaker = name if name in ("Rick", "Morty") else None
-        line = line.strip()[spoken.end() :]
-    elif line.strip() and "\n" in line and not MARKER.search(line) and speaker == "Morty":
-        speaker = None
-    markers = tuple(dict.fromkeys(int(number) for number in MARKER.findall(line)))
-    text = " ".join(_BRACKETED.sub("", line).split())
-    text = re.sub(r"\s+([.,;:!?])", r"\1", text)
-    text = re.sub(r"([.!?])[.,;]+$", r"\1", text)
-    if not any(char.isalnum() for char in text):
-        return speaker, []
-    return speaker, [RawSentence(speaker, text, markers)]
+        text = text[spoken.end() :]
+    markers = tuple(dict.fromkeys(int(number) for number in MARKER.findall(text)))
+    text = " ".join(_BRACKETED.sub("", text).split())
+    text = re.sub(r"([.!?])[.,;]+$", r"\1", re.sub(r"\s+([.,;:!?])", r"\1", text)).lstrip(".,;:!? ")
+    return speaker, RawSentence(speaker, text, markers) if any(char.isalnum() for char in text) else None
 
 
 # The check

@@ -1,28 +1,18 @@
-"""What the language model is told: numbered evidence, the question, and the form of the answer."""
+"""What the language model is told: the question, numbered evidence, and what to do with it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jargon_rag.types import Message, Style
+from jargon_rag.types import Message
 
-SYSTEM = {
-    "rick": (
-        "You are Rick. Answer Morty's question in two or three short sentences, using only sentences from the facts. "
-        "After each sentence write the number of its fact in square brackets."
-    ),
-    "plain": (
-        "Answer the question in two or three short sentences, using only sentences from the facts. "
-        "After each sentence write the number of its fact in square brackets."
-    ),
-}
-ASKS = {"rick": "Morty", "plain": "Question"}
+INSTRUCTION = "Which of these facts answer the question? Repeat them word for word, each with its number."
 
 
-def build_messages(question: str, evidence: Sequence[tuple[int, str, str]], *, style: Style) -> list[Message]:
-    """Return the chat messages for a question; `evidence` holds (marker, term, passage) in the order to be shown."""
-    facts = "\n".join(f"[{marker}] {term}: {passage}" for marker, term, passage in evidence)
-    return [
-        {"role": "system", "content": SYSTEM[style]},
-        {"role": "user", "content": f"Facts:\n{facts}\n\n{ASKS[style]}: {question}"},
-    ]
+def build_messages(question: str, evidence: Sequence[tuple[int, str]]) -> list[Message]:
+    """Return the chat messages for a question; `evidence` holds (marker, passage) in the order to be shown.
+
+    The untuned 135M model copies best when the facts come last and the instruction after them (docs/generation.md).
+    """
+    facts = "\n".join(f"[{marker}] {passage}" for marker, passage in evidence)
+    return [{"role": "user", "content": f"Question: {question}\n\nFacts:\n{facts}\n\n{INSTRUCTION}"}]

@@ -1,0 +1,36 @@
+"""Ask a glossary of AI jargon in your own words; every claim of the answer is cited and checked.
+
+    from jargon_rag import JargonRAG
+    print(JargonRAG().ask("Why does dropout help?"))
+
+Importing this package loads none of torch, transformers, faiss or gradio; `JargonRAG` loads what it needs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from jargon_rag.errors import GlossaryError, IndexFileError, InputError, JargonRAGError, WeightsError
+from jargon_rag.types import (
+    Answer, Chunk, Citation, CodeBlock, Embedder, Entry, LanguageModel, Passage, Question, Retrieval, SearchResult, Sentence, Snippet, TextPiece,
+    Timings, Turn, Verdict,
+)  # fmt: skip
+
+if TYPE_CHECKING:
+    from jargon_rag.rag import Chat, JargonRAG
+
+__version__ = "0.1.0"
+__all__ = [
+    "Answer", "Chat", "Chunk", "Citation", "CodeBlock", "Embedder", "Entry", "GlossaryError", "IndexFileError", "InputError", "JargonRAG",
+    "JargonRAGError", "LanguageModel", "Passage", "Question", "Retrieval", "SearchResult", "Sentence", "Snippet", "TextPiece", "Timings",
+    "Turn", "Verdict", "WeightsError",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """Load the heavy half of the package when it is first named (PEP 562)."""
+    if name in ("JargonRAG", "Chat"):
+        from jargon_rag import rag
+
+        return getattr(rag, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,422 @@
+"""`JargonRAG`: question → retrieval → prompt → generation → checked answer."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from jargon_rag.chunking import chunk_glossary, split_sentences
+from jargon_rag.conversation import check_history, standalone_question
+from jargon_rag.embedder import SentenceTransformerEmbedder
+from jargon_rag.errors import IndexFileError, InputError
+from jargon_rag.generator import LocalGenerator
+from jargon_rag.glossary import corpus_hash, read_glossary, read_questions
+from jargon_rag.grounding import RawSentence, check_support, read_sentences
+from jargon_rag.index import REBUILD, Index, build_index, check_embedder, load_index, read_manifest, save_index
+from jargon_rag.models import LANGUAGE_MODEL, find_model
+from jargon_rag.paths import default_cache_dir, shipped_folder
+from jargon_rag.prompt import build_messages
+from jargon_rag.retriever import Retriever
+from jargon_rag.types import (
+    Answer, Chunk, Citation, CodeBlock, Embedder, Entry, LanguageModel, Message, Retrieval, SearchResult, Sentence, Style, TextPiece, Timings, Verdict,
+)  # fmt: skip
+from jargon_rag.voice import opening, refusal, without_address
+
+MAX_QUESTION_CHARS = 2_000
+MAX_SOURCES = 3  # entries that one answer may cite
+PASSAGES_PER_SOURCE = 3
+MIN_CLAIMS, MAX_CLAIMS = 2, 4  # Rick's sentences
+MAX_FAILURES = 2  # sentences that did not pass, after which the model is stopped
+MAX_NEW_TOKENS = 120
+CLOSE_SCORE = 0.9  # an entry whose score is this share of the best one's is a source too
+
+_ASKS_FOR_CODE = re.compile(r"\b(code|snippet|implement\w*|in (?:python|pytorch|numpy|sklearn|scikit-learn)|write (?:a|an|the|me)|example in)\b", re.IGNORECASE)
+_COMPARES = re.compile(r"\b(vs\.?|versus|or|compar\w+|differ\w*|difference|between|better than|instead of|and)\b", re.IGNORECASE)
+_LEANS_BACK = re.compile(r"^(and|but|so|then|or)\b|\b(it|its|that|this|they|them|those|these|there)\b", re.IGNORECASE)
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+Event = Retrieval | Sentence | Answer
+
+
+class JargonRAG:
+    """Ask a glossary: every claim of an answer is cited and checked before it is shown.
+
+    Without arguments it uses the shipped glossary and index and the default models, which must be on this machine
+    (`jargon-rag pull`). Nothing is fetched unless `model` or `embedder` names a Hugging Face id.
+    """
+
+    def __init__(
+        self,
+        *,
+        corpus: str | Path | None = None,
+        index: str | Path | None = None,
+        model: str | LanguageModel | None = None,
+        embedder: str | Embedder | None = None,
+        adapter: str | Path | None = None,
+        style: Style = "rick",
+        cache_dir: str | Path | None = None,
+        say: Callable[[str], None] = lambda _: None,
+        progress: bool = False,
+        check_model: bool = True,
+    ) -> None:
+        """Open the glossary; the language model is loaded with the first answer, or by `load`.
+
+        corpus: a Markdown file or folder; its index is made once and kept in `cache_dir`.
+        index: a folder that `jargon-rag index` wrote; with `corpus` too, the two must match.
+        model, embedder: a folder or Hugging Face id, or an object with the protocol's methods.
+        adapter: folder of a LoRA adapter to merge into the model; None or "none" for the model as it is.
+        say: receives progress notes; progress: show bars on stderr.
+        check_model: False leaves missing language model weights unnoticed until they are needed; `search` needs none.
+
+        Raises GlossaryError, IndexFileError or WeightsError, each saying what to do.
+        """
+        self.style: Style = _check_style(style)
+        self._cache_dir = Path(cache_dir) if cache_dir is not None else default_cache_dir()
+        self._say = say
+        self._model = model
+        self._adapter = None if adapter in (None, "none") else Path(str(adapter))
+        if check_model and (model is None or isinstance(model, str)):
+            find_model(model, LANGUAGE_MODEL, cache_dir=self._cache_dir)  # missing weights are better known now than later
+        if embedder is None or isinstance(embedder, str):
+            embedder = SentenceTransformerEmbedder(embedder, cache_dir=self._cache_dir, say=say)
+        opened = open_index(
+            corpus=None if corpus is None else Path(corpus),
+            index=None if index is None else Path(index),
+            embedder=embedder,
+            cache_dir=self._cache_dir,
+            say=say,
+            progress=progress,
+        )
+        self._retriever = Retriever(opened, embedder)
+        self._generator: LanguageModel | None = None if model is None or isinstance(model, str) else model
+        self._loading = threading.Lock()
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """Return the entries of the glossary, in reading order."""
+        return self._retriever.index.entries
+
+    def load(self) -> LanguageModel:
+        """Load the language model now, rather than with the first answer, and return it."""
+        with self._loading:
+            if self._generator is None:
+                name = self._model if isinstance(self._model, str) else None
+                self._generator = LocalGenerator(name, cache_dir=self._cache_dir, adapter=self._adapter, say=self._say)
+            return self._generator
+
+    def search(self, question: str, *, top_k: int = 5) -> list[SearchResult]:
+        """Return the `top_k` entries nearest to a question, one row per entry, best first."""
+        return list(self.retrieve(question, top_k=top_k).results)
+
+    def retrieve(self, question: str, *, history: Sequence[Message] = (), top_k: int = 5) -> Retrieval:
+        """Return ranked entries, the standalone question and the verdict whether the glossary can answer."""
+        question = check_question(question)
+        if top_k < 1:
+            raise InputError(f"top_k must be at least 1, not {top_k}.")
+        standalone = standalone_question(question, check_history(history), named=self._named_terms)
+        return self._retriever.retrieve(question, standalone_question=standalone, top_k=top_k)
+
+    def ask(self, question: str, *, history: Sequence[Message] = (), style: Style | None = None) -> Answer:
+        """Return a checked answer.
+
+        Raises InputError for a question that is empty or too long, or a malformed history.
+        """
+        for event in self.stream(question, history=history, style=style):
+            if isinstance(event, Answer):
+                return event
+        raise AssertionError("a stream ends with its answer")
+
+    def stream(self, question: str, *, history: Sequence[Message] = (), style: Style | None = None) -> Iterator[Event]:
+        """Yield the retrieval, then each sentence as it passes its check, then the whole Answer. Closing it stops the model."""
+        style = _check_style(style or self.style)
+        started = time.perf_counter()
+        retrieval = self.retrieve(question, history=history, top_k=2 * MAX_SOURCES)
+        draft = _Draft(retrieval, style, started=started, retrieve_ms=_ms_since(started))
+        yield retrieval
+        if not retrieval.in_scope:
+            nearest = [result.entry.term for result in retrieval.results[:MAX_SOURCES]]
+            for text in refusal(retrieval.question, nearest, style=style):
+                yield draft.add(Sentence("Rick" if style == "rick" else None, text, (), None, 0.0, "fixed"))
+            yield draft.answer(refused=True, suggestions=nearest)
+            return
+        sources = self._sources(retrieval)
+        evidence = [(n, chunk) for n, entry in enumerate(sources, start=1) for chunk in self._evidence(retrieval, entry, alone=len(sources) == 1)]
+        asks_code = bool(_ASKS_FOR_CODE.search(retrieval.question))
+        yield from self._write(draft, sources, evidence)
+        code = [(n, entry) for n, entry in enumerate(sources, start=1) if entry.snippets][:1] if asks_code else []
+        for marker, entry in code:
+            snippet = entry.snippets[0]
+            draft.code.append(CodeBlock(snippet.language, snippet.text, marker))
+            draft.cite(marker, entry, snippet.text, snippet.line, snippet.end_line)
+        yield draft.answer(refused=False, suggestions=self._suggestions(retrieval, sources))
+
+    def chat(self, *, style: Style | None = None) -> Chat:
+        """Return a conversation that remembers what was asked."""
+        return Chat(self, style=_check_style(style or self.style))
+
+    def _named_terms(self, text: str) -> list[str]:
+        named = self._retriever.named(text)
+        return [entry.term for entry in self.entries if entry.slug in named]
+
+    def _sources(self, retrieval: Retrieval) -> list[Entry]:
+        """Return the entries that an answer may cite: the best one, those it is compared with, and near ties."""
+        best, *others = retrieval.results
+        named = self._retriever.named(retrieval.standalone_question)
+        compared = [result for result in others if result.entry.slug in named and _COMPARES.search(retrieval.standalone_question)]
+        close = [result for result in others if result.score >= CLOSE_SCORE * best.score]
+        chosen = {result.entry.slug: result.entry for result in (best, *compared, *close)}
+        return list(chosen.values())[:MAX_SOURCES]
+
+    def _evidence(self, retrieval: Retrieval, entry: Entry, *, alone: bool) -> list[Chunk]:
+        """Return the passages of an entry that fit the question best; the definition is always one of them."""
+        ranked = [chunk for chunk, _ in self._retriever.passages(retrieval.standalone_question, entry.slug, top_k=99)]
+        definition = [chunk for chunk in ranked if entry.definition and chunk.line == entry.definition[0].line]
+        asks_what = re.match(r"\s*(what('s| is| are| does)|define|explain|meaning of)\b", retrieval.question, re.IGNORECASE)
+        chosen = ranked[: PASSAGES_PER_SOURCE if alone else 1]
+        if definition and definition[0] not in chosen:
+            chosen = [*chosen[: PASSAGES_PER_SOURCE - 1], definition[0]] if alone else [*chosen, definition[0]]
+        if asks_what and definition:
+            chosen = [definition[0], *(chunk for chunk in chosen if chunk is not definition[0])]
+        return chosen
+
+    def _suggestions(self, retrieval: Retrieval, sources: Sequence[Entry]) -> list[str]:
+        by_slug = {entry.slug: entry.term for entry in self.entries}
+        linked = [by_slug[slug] for entry in sources for slug in entry.see_also if slug in by_slug]
+        found = [result.entry.term for result in retrieval.results]
+        cited = {entry.term for entry in sources}
+        return [term for term in dict.fromkeys([*linked, *found]) if term not in cited][:4]
+
+    def _write(self, draft: _Draft, sources: list[Entry], evidence: list[tuple[int, Chunk]]) -> Iterator[Sentence]:
+        """Yield the dialogue: the model's sentences that pass, and the glossary's own words in place of those that do not."""
+        own_words = _own_words(sources, evidence, draft.style)
+        if draft.style == "rick":
+            yield draft.add(_morty(draft.retrieval, sources, evidence))
+        messages = build_messages(draft.retrieval.standalone_question, [(n, chunk.passage) for n, chunk in evidence])
+        failures = 0
+        written = draft.time(self.load().stream(messages, max_new_tokens=MAX_NEW_TOKENS))
+        with closing(written):
+            for raw in read_sentences(written):
+                if raw.speaker == "Morty" or len(draft.claims) >= MAX_CLAIMS or failures >= MAX_FAILURES:
+                    break
+                started = time.perf_counter()
+                attributed = _attribute(raw, evidence, draft.style)
+                draft.check_ms += _ms_since(started)
+                if attributed is None:
+                    failures += 1
+                    if substitute := next(own_words, None):
+                        yield draft.claim(*substitute, sources=sources)
+                    continue
+                sentence, chunk = attributed
+                if not draft.has(sentence.text):
+                    draft.first_shown_ms = draft.first_shown_ms or _ms_since(draft.started)
+                    yield draft.claim(sentence, chunk, sources=sources)
+        uncited = set(range(1, len(sources) + 1)) - {n for claim in draft.claims for n in claim.citations}
+        for sentence, chunk in own_words:
+            needed = len(draft.claims) < MIN_CLAIMS or (set(sentence.citations) & uncited and len(draft.claims) < MAX_CLAIMS)
+            if needed and not draft.has(sentence.text):
+                uncited -= set(sentence.citations)
+                yield draft.claim(sentence, chunk, sources=sources)
+
+
+class Chat:
+    """A conversation: each question may lean on the ones before."""
+
+    def __init__(self, rag: JargonRAG, *, style: Style) -> None:
+        """Start with an empty history."""
+        self._rag = rag
+        self._style: Style = style
+        self.history: list[Message] = []
+
+    def ask(self, question: str) -> Answer:
+        """Return a checked answer and remember both it and the question."""
+        answer = self._rag.ask(question, history=self.history, style=self._style)
+        self.history += [{"role": "user", "content": answer.question}, {"role": "assistant", "content": answer.text}]
+        return answer
+
+
+def open_index(
+    *,
+    corpus: Path | None,
+    index: Path | None,
+    embedder: Embedder,
+    cache_dir: Path,
+    say: Callable[[str], None] = lambda _: None,
+    progress: bool = False,
+) -> Index:
+    """Return the index to search: the one given, the shipped one, or the one kept for this corpus, built again if stale."""
+    if index is not None:
+        loaded = load_index(index)
+        check_embedder(loaded.embedder_id, embedder, index)
+        if corpus is not None and loaded.corpus_hash != corpus_hash(corpus):
+            raise IndexFileError(f"The index in {index} is stale: {corpus} has changed since. {REBUILD.format(folder=index)}")
+        return loaded
+    if corpus is None:
+        shipped = shipped_folder("index")
+        if read_manifest(shipped)["embedder"] == embedder.id:
+            return load_index(shipped)
+        say(f"The shipped index was made with another embedder; indexing the shipped glossary with {embedder.id}")
+        corpus = shipped_folder("corpus")
+    key = hashlib.sha256(f"{corpus.resolve()}\n{embedder.id}".encode()).hexdigest()[:16]
+    folder = cache_dir / "indexes" / key
+    try:
+        previous = load_index(folder)
+    except IndexFileError:
+        previous = None
+    if previous is not None and previous.corpus_hash == corpus_hash(corpus):
+        return previous
+    say(f"Indexing {corpus}")
+    built = index_corpus(corpus, embedder, previous=previous, progress=progress)
+    save_index(built, folder)
+    return built
+
+
+def index_corpus(corpus: Path, embedder: Embedder, *, previous: Index | None = None, progress: bool = False) -> Index:
+    """Read a glossary and return its index; what did not change since `previous` is not embedded again."""
+    digest = corpus_hash(corpus)
+    entries = read_glossary(corpus)
+    chunks = chunk_glossary(entries, read_questions(corpus, entries))
+    return build_index(entries, chunks, embedder, corpus_hash=digest, previous=previous, progress=progress)
+
+
+def check_question(question: object) -> str:
+    """Return a question without control characters; raises InputError if there is none, or it is too long."""
+    if not isinstance(question, str):
+        raise InputError(f"A question is text, not {type(question).__name__}.")
+    if len(question) > MAX_QUESTION_CHARS:
+        raise InputError(f"A question has at most {MAX_QUESTION_CHARS:,} characters; this one has {len(question):,}. Ask one thing at a time.")
+    question = " ".join(_CONTROL.sub(" ", question).split())
+    if not question:
+        raise InputError("The question is empty. Ask about a term, for example: What is overfitting?")
+    return question
+
+
+def _check_style(style: str) -> Style:
+    if style == "rick" or style == "plain":
+        return style  # type: ignore[return-value]
+    raise InputError(f"Unknown style {style!r}: choose 'rick' or 'plain'.")
+
+
+# An answer while it is being made
+
+
+@dataclass(slots=True)
+class _Draft:
+    retrieval: Retrieval
+    style: Style
+    started: float
+    retrieve_ms: float
+    sentences: list[Sentence] = field(default_factory=list)
+    claims: list[Sentence] = field(default_factory=list)
+    citations: list[Citation] = field(default_factory=list)
+    code: list[CodeBlock] = field(default_factory=list)
+    prefill_ms: float = 0.0
+    decode_ms: float = 0.0
+    check_ms: float = 0.0
+    first_token_ms: float = 0.0
+    first_shown_ms: float = 0.0
+    prompt_tokens: int = 0
+    answer_tokens: int = 0
+
+    def add(self, sentence: Sentence) -> Sentence:
+        self.sentences.append(sentence)
+        return sentence
+
+    def has(self, text: str) -> bool:
+        return any(sentence.text == text for sentence in self.sentences)
+
+    def claim(self, sentence: Sentence, chunk: Chunk, *, sources: Sequence[Entry]) -> Sentence:
+        self.claims.append(sentence)
+        for marker in sentence.citations:
+            self.cite(marker, sources[marker - 1], sentence.quote, chunk.line, chunk.end_line)
+        return self.add(sentence)
+
+    def cite(self, marker: int, entry: Entry, quote: str, line: int, end_line: int) -> None:
+        lines = f"#L{line}" if line == end_line else f"#L{line}-L{end_line}"
+        citation = Citation(marker, entry, quote, f"{entry.path}{lines}")
+        if citation not in self.citations:
+            self.citations.append(citation)
+
+    def time(self, pieces: Iterator[TextPiece]) -> Iterator[str]:
+        """Yield the text of a generator's pieces and keep its times and token counts."""
+        waiting = time.perf_counter()
+        with closing(pieces):  # type: ignore[type-var]
+            for piece in pieces:
+                spent = _ms_since(waiting)
+                if not self.first_token_ms:
+                    self.first_token_ms, self.prefill_ms = _ms_since(self.started), spent
+                else:
+                    self.decode_ms += spent
+                self.prompt_tokens, self.answer_tokens = piece.prompt_tokens, piece.answer_tokens
+                yield piece.text
+                waiting = time.perf_counter()
+
+    def answer(self, *, refused: bool, suggestions: Sequence[str]) -> Answer:
+        timings = Timings(
+            retrieve_ms=self.retrieve_ms,
+            prefill_ms=self.prefill_ms,
+            decode_ms=self.decode_ms,
+            check_ms=self.check_ms,
+            first_token_ms=self.first_token_ms,
+            first_shown_ms=self.first_shown_ms,
+            total_ms=_ms_since(self.started),
+            prompt_tokens=self.prompt_tokens,
+            answer_tokens=self.answer_tokens,
+        )
+        return Answer(
+            question=self.retrieval.question,
+            standalone_question=self.retrieval.standalone_question,
+            sentences=tuple(self.sentences),
+            citations=tuple(self.citations),
+            retrieval=self.retrieval,
+            refused=refused,
+            suggestions=tuple(suggestions),
+            code=tuple(self.code),
+            timings=timings,
+        )
+
+
+def _ms_since(started: float) -> float:
+    return round(1000 * (time.perf_counter() - started), 2)
+
+
+def _attribute(raw: RawSentence, evidence: Sequence[tuple[int, Chunk]], style: Style) -> tuple[Sentence, Chunk] | None:
+    """Return a sentence of the model's with the marker whose passage supports it, or None if none does.
+
+    A marker of the model's that is valid and supports the sentence is kept; any other is replaced.
+    """
+    speaker = "Rick" if style == "rick" else None
+    by_marker = sorted(evidence, key=lambda pair: pair[0] not in raw.markers)
+    for marker, chunk in by_marker:
+        verdict: Verdict = check_support(raw.text, chunk.passage)
+        if verdict.supported:
+            return Sentence(speaker, raw.text, (marker,), True, verdict.score, "model", verdict.quote), chunk
+    return None
+
+
+def _own_words(sources: Sequence[Entry], evidence: Sequence[tuple[int, Chunk]], style: Style) -> Iterator[tuple[Sentence, Chunk]]:
+    """Yield the glossary's own sentences, the best passage of each source first."""
+    first_of_each = [next((n, chunk) for n, chunk in evidence if n == marker) for marker in range(1, len(sources) + 1)]
+    rest = [pair for pair in evidence if pair not in first_of_each]
+    speaker = "Rick" if style == "rick" else None
+    for marker, chunk in [*first_of_each, *rest]:
+        for text in split_sentences(chunk.passage):
+            shown = text if style == "rick" else without_address(text)
+            if not text.endswith("?"):
+                yield Sentence(speaker, shown, (marker,), True, 1.0, "entry", text), chunk
+
+
+def _morty(retrieval: Retrieval, sources: Sequence[Entry], evidence: Sequence[tuple[int, Chunk]]) -> Sentence:
+    """Return Morty's line: the question that the glossary itself puts before the passage, or a fixed one."""
+    _, chunk = evidence[0]
+    if len(sources) == 1:
+        for asked, replied in sources[0].exchanges():
+            asks = [part for part in split_sentences(asked.text) if part.endswith("?")]
+            if replied.line == chunk.line and asks and not _LEANS_BACK.search(asks[-1]):
+                return Sentence("Morty", asks[-1], (), None, 0.0, "entry", asks[-1])
+    return Sentence("Morty", opening(retrieval.question, [entry.term for entry in sources]), (), None, 0.0, "fixed")
