@@ -163,39 +163,43 @@ def glossary_files(path: Path) -> list[Path]:
 
 def read_questions(path: Path, entries: list[Entry]) -> list[Question]:
     """Return the questions marked `index` in the `questions` folder of a glossary; none if there is no such folder."""
+    slugs = {entry.term: entry.slug for entry in entries}
     questions = []
-    for file in question_files(path):
-        by_term = {entry.term: entry.slug for entry in entries}
-        for number, line in enumerate(_read_text(file).splitlines(), start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-                term, text, passage, split = row["term"], row["question"], row["passage"], row["split"]
-            except (ValueError, TypeError, KeyError) as error:
-                raise GlossaryError(
-                    f"{file}:{number} is not a question: {error}. A line is a JSON object with term, question, kind, passage, split."
-                ) from error
-            if split != "index":
-                continue
-            if term not in by_term:
-                raise GlossaryError(f"{file}:{number} asks about {term!r}, which is no heading of {path}.")
-            questions.append(Question(slug=by_term[term], text=str(text), passage=str(passage)))
+    for where, term, text, passage in _index_questions(path):
+        if term not in slugs:
+            raise GlossaryError(f"{where} asks about {term!r}, which is no heading of {path}.")
+        questions.append(Question(slug=slugs[term], text=text, passage=passage))
     return questions
 
 
-def question_files(path: Path) -> list[Path]:
-    """Return the question files beside a glossary folder's entries."""
-    return sorted((path / QUESTIONS_FOLDER).glob("*.jsonl")) if path.is_dir() else []
-
-
 def corpus_hash(path: Path) -> str:
-    """Return a SHA-256 over names and bytes of everything that goes into an index of this glossary."""
+    """Return a SHA-256 over everything that goes into an index of this glossary."""
     digest = hashlib.sha256()
-    for file in [*glossary_files(path), *question_files(path)]:
+    for file in glossary_files(path):
         digest.update(_cited_path(file, path).encode())
         digest.update(hashlib.sha256(file.read_bytes()).digest())
+    for _, *question in _index_questions(path):
+        digest.update(json.dumps(question).encode())
     return digest.hexdigest()
+
+
+def _index_questions(path: Path) -> Iterator[tuple[str, str, str, str]]:
+    """Yield (file:line, term, question, passage) of the questions that are indexed; those of other splits never are."""
+    for file in sorted((path / QUESTIONS_FOLDER).glob("*.jsonl")) if path.is_dir() else []:
+        for number, line in enumerate(_read_text(file).split("\n"), start=1):
+            if not line.strip():
+                continue
+            where = f"{file}:{number}"
+            try:
+                row = json.loads(line)
+                found = (where, str(row["term"]), str(row["question"]), str(row["passage"]))
+                is_indexed = row["split"] == "index"
+            except (ValueError, TypeError, KeyError) as error:
+                raise GlossaryError(
+                    f"{where} is not a question ({error}). A line is a JSON object with term, question, kind, passage and split."
+                ) from error
+            if is_indexed:
+                yield found
 
 
 def plain_text(markdown: str) -> str:
