@@ -12,10 +12,10 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
-from jargon_rag import JargonRAG  # noqa: E402
-from jargon_rag.models import pull  # noqa: E402
-from jargon_rag.paths import default_cache_dir  # noqa: E402
-from jargon_rag.ui.page import launch  # noqa: E402
+from jargon_rag import JargonRAG
+from jargon_rag.models import pull
+from jargon_rag.paths import default_cache_dir
+from jargon_rag.ui.page import launch
 
 
 def load(say: Callable[[str], None]) -> JargonRAG:

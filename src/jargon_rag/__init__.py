@@ -12,8 +12,23 @@ from typing import TYPE_CHECKING, Any
 
 from jargon_rag.errors import GlossaryError, IndexFileError, InputError, JargonRAGError, WeightsError
 from jargon_rag.types import (
-    Answer, Chunk, Citation, CodeBlock, Embedder, Entry, LanguageModel, Passage, Question, Retrieval, SearchResult, Sentence, Snippet, TextPiece,
-    Timings, Turn, Verdict,
+    Answer,
+    Chunk,
+    Citation,
+    CodeBlock,
+    Embedder,
+    Entry,
+    LanguageModel,
+    Passage,
+    Question,
+    Retrieval,
+    SearchResult,
+    Sentence,
+    Snippet,
+    TextPiece,
+    Timings,
+    Turn,
+    Verdict,
 )  # fmt: skip
 
 if TYPE_CHECKING:

@@ -29,16 +29,30 @@ def chunk_entry(entry: Entry, questions: Sequence[Question] = ()) -> list[Chunk]
     names = f"{entry.term} ({', '.join(entry.aliases)})" if entry.aliases else entry.term
     definition = [part for passage in entry.definition for part in split_passage(passage)]
     chunks = [
-        chunk("definition", f"{names}: {part.text}" if number == 0 else f"{entry.term}: {part.text}", part.text, part.line, part.end_line)
+        chunk(
+            "definition",
+            f"{names}: {part.text}" if number == 0 else f"{entry.term}: {part.text}",
+            part.text,
+            part.line,
+            part.end_line,
+        )
         for number, part in enumerate(definition)
     ]
     exchanges = [
         chunk("exchange", f"{entry.term}: {question.text} {answer.text}", answer.text, answer.line, answer.end_line)
         for question, answer in entry.exchanges()
     ]
-    gotchas = [chunk("gotcha", f"{entry.term}: {item.text}", item.text, item.line, item.end_line) for item in entry.gotchas]
+    gotchas = [
+        chunk("gotcha", f"{entry.term}: {item.text}", item.text, item.line, item.end_line) for item in entry.gotchas
+    ]
     code = [
-        chunk("code", f"{entry.term} code example: {snippet.text[:MAX_PASSAGE_CHARS]}", snippet.text, snippet.line, snippet.end_line)
+        chunk(
+            "code",
+            f"{entry.term} code example: {snippet.text[:MAX_PASSAGE_CHARS]}",
+            snippet.text,
+            snippet.line,
+            snippet.end_line,
+        )
         for snippet in entry.snippets
     ]
     parts = {"definition": chunks[:1], "exchange": exchanges, "gotcha": gotchas, "code": code}

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
@@ -35,21 +35,33 @@ app = typer.Typer(
 _stderr = Console(stderr=True)
 
 
-class StyleChoice(str, Enum):
+class StyleChoice(StrEnum):
     """How an answer is worded."""
 
     rick = "rick"
     plain = "plain"
 
 
-Corpus = Annotated[Path | None, typer.Option(help="Your glossary: a Markdown file, or a folder of them. Default: the shipped one.")]
+Corpus = Annotated[
+    Path | None, typer.Option(help="Your glossary: a Markdown file, or a folder of them. Default: the shipped one.")
+]
 IndexDir = Annotated[Path | None, typer.Option("--index", help="An index made by 'jargon-rag index'.")]
 Model = Annotated[str | None, typer.Option(envvar="JARGON_RAG_MODEL", help="A causal LM: folder or Hugging Face id.")]
-EmbedderName = Annotated[str | None, typer.Option("--embedder", envvar="JARGON_RAG_EMBEDDER", help="A sentence-transformers model: folder or Hugging Face id.")]
+EmbedderName = Annotated[
+    str | None,
+    typer.Option(
+        "--embedder", envvar="JARGON_RAG_EMBEDDER", help="A sentence-transformers model: folder or Hugging Face id."
+    ),
+]
 Adapter = Annotated[str | None, typer.Option(help="A LoRA adapter's folder, or 'none'.")]
-Batch = Annotated[str | None, typer.Option(help="A file of JSON Lines, '-' for stdin: one object a line in, one out, in order.")]
+Batch = Annotated[
+    str | None, typer.Option(help="A file of JSON Lines, '-' for stdin: one object a line in, one out, in order.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-CacheDir = Annotated[Path | None, typer.Option("--cache-dir", envvar="JARGON_RAG_CACHE", help="Where converted weights and indexes are kept.")]
+CacheDir = Annotated[
+    Path | None,
+    typer.Option("--cache-dir", envvar="JARGON_RAG_CACHE", help="Where converted weights and indexes are kept."),
+]
 
 
 @app.command()
@@ -75,7 +87,10 @@ def ask(
     with _errors_told():
         rag = _open(corpus, index, model, embedder, adapter, cache_dir)
         if batch is not None:
-            _run_batch(batch, lambda row: answer_record(rag.ask(_question(row), history=row.get("history", []), style=style.value)))
+            _run_batch(
+                batch,
+                lambda row: answer_record(rag.ask(_question(row), history=row.get("history", []), style=style.value)),
+            )
         else:
             answer = rag.ask(question or "", style=style.value)
             _print_json(answer_record(answer)) if as_json else print(_without_escapes(str(answer)))
@@ -104,15 +119,26 @@ def search(
     with _errors_told():
         rag = _open(corpus, index, model, embedder, adapter, cache_dir, generate=False)
         if batch is not None:
-            _run_batch(batch, lambda row: retrieval_record(rag.retrieve(_question(row), history=row.get("history", []), top_k=top_k)))
+            _run_batch(
+                batch,
+                lambda row: retrieval_record(rag.retrieve(_question(row), history=row.get("history", []), top_k=top_k)),
+            )
             return
         retrieval = rag.retrieve(question or "", top_k=top_k)
         if as_json:
             _print_json(retrieval_record(retrieval))
             return
-        table = Table("", "score", "term", "passage", title=f"{'in' if retrieval.in_scope else 'out of'} scope: {escape(retrieval.reason)}")
+        table = Table(
+            "",
+            "score",
+            "term",
+            "passage",
+            title=f"{'in' if retrieval.in_scope else 'out of'} scope: {escape(retrieval.reason)}",
+        )
         for result in retrieval.results:
-            table.add_row(str(result.rank), f"{result.score:.3f}", escape(result.entry.term), escape(result.chunk.passage))
+            table.add_row(
+                str(result.rank), f"{result.score:.3f}", escape(result.entry.term), escape(result.chunk.passage)
+            )
         Console().print(table)
 
 
@@ -149,12 +175,18 @@ def verify(
         if as_json:
             _print_json(record)
         else:
-            print(_without_escapes(f"{'supported' if record['supported'] else 'not supported'} ({record['score']:.2f}): {record['reason']}"))
+            print(
+                _without_escapes(
+                    f"{'supported' if record['supported'] else 'not supported'} ({record['score']:.2f}): {record['reason']}"
+                )
+            )
 
 
 @app.command()
 def serve(
-    host: Annotated[str, typer.Option(envvar="JARGON_RAG_HOST", help="Address to listen on; 0.0.0.0 for every interface.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(envvar="JARGON_RAG_HOST", help="Address to listen on; 0.0.0.0 for every interface.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(envvar="JARGON_RAG_PORT", min=1, max=65535, help="Port to listen on.")] = 7860,
     corpus: Corpus = None,
     index: IndexDir = None,
@@ -182,7 +214,9 @@ def serve(
 @app.command(name="index")
 def make_index(
     corpus: Corpus = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the index. Default: where --corpus looks for it.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the index. Default: where --corpus looks for it.")
+    ] = None,
     embedder: EmbedderName = None,
     cache_dir: CacheDir = None,
 ) -> None:
@@ -235,7 +269,11 @@ def lint(
             _print_json(findings_record(str(path), entries, findings))
             return
         for finding in findings:
-            print(_without_escapes(f"{finding.path}:{finding.line}: {finding.rule}: {finding.term + ': ' if finding.term else ''}{finding.message}"))
+            print(
+                _without_escapes(
+                    f"{finding.path}:{finding.line}: {finding.rule}: {finding.term + ': ' if finding.term else ''}{finding.message}"
+                )
+            )
         print(f"{entries} entries, {len(findings)} finding{'' if len(findings) == 1 else 's'}")
 
 
@@ -264,7 +302,10 @@ def doctor(corpus: Corpus = None, index: IndexDir = None, cache_dir: CacheDir = 
     with _errors_told():
         checks = examine(corpus=corpus, index=index, cache_dir=cache_dir or default_cache_dir())
         for check in checks:
-            Console().print(f"[{'green' if check.fine else 'red'}]{'ok ' if check.fine else 'BAD'}[/] {escape(check.what)}", soft_wrap=True)
+            Console().print(
+                f"[{'green' if check.fine else 'red'}]{'ok ' if check.fine else 'BAD'}[/] {escape(check.what)}",
+                soft_wrap=True,
+            )
             if not check.fine:
                 Console().print(f"    → {escape(check.remedy)}", soft_wrap=True)
         if not all(check.fine for check in checks):
@@ -364,7 +405,7 @@ def _batch_file(batch: str) -> Iterator[BinaryIO]:
         yield sys.stdin.buffer
         return
     try:
-        stream = open(batch, "rb")  # noqa: SIM115 (closed below; only opening may fail as bad usage)
+        stream = Path(batch).open("rb")  # noqa: SIM115 (closed below; only opening may fail as bad usage)
         stream.peek(1)
     except OSError as error:
         raise typer.BadParameter(f"cannot read {batch}: {error.strerror}") from error

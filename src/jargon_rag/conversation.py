@@ -48,7 +48,13 @@ def check_history(history: object) -> list[Message]:
         raise InputError('history must be a list of messages such as {"role": "user", "content": "What is dropout?"}.')
     messages: list[Message] = []
     for message in history:
-        if not isinstance(message, dict) or not isinstance(message.get("content"), str) or message.get("role") not in ("user", "assistant"):
-            raise InputError(f'A message of the history needs "role" ("user" or "assistant") and "content" (text); found {str(message)[:80]!r}.')
+        if (
+            not isinstance(message, dict)
+            or not isinstance(message.get("content"), str)
+            or message.get("role") not in ("user", "assistant")
+        ):
+            raise InputError(
+                f'A message of the history needs "role" ("user" or "assistant") and "content" (text); found {str(message)[:80]!r}.'
+            )
         messages.append({"role": message["role"], "content": message["content"]})
     return messages[-MAX_HISTORY:]

@@ -44,8 +44,20 @@ def examine(*, corpus: Path | None, index: Path | None, cache_dir: Path) -> list
         remedy = f"remove {folder}, then: jargon-rag pull"
         checks.append(Check(f"{model.name}: {folder}{'' if intact else ' is damaged'}", intact, remedy))
     writable = os.access(_nearest_existing(cache_dir), os.W_OK)
-    checks.append(Check(f"cache: {cache_dir}{'' if writable else ' cannot be written'}", writable, "set JARGON_RAG_CACHE to another folder"))
-    checks.append(_examine_index(corpus or shipped_folder("corpus"), index or shipped_folder("index"), given=index is not None and corpus is None))
+    checks.append(
+        Check(
+            f"cache: {cache_dir}{'' if writable else ' cannot be written'}",
+            writable,
+            "set JARGON_RAG_CACHE to another folder",
+        )
+    )
+    checks.append(
+        _examine_index(
+            corpus or shipped_folder("corpus"),
+            index or shipped_folder("index"),
+            given=index is not None and corpus is None,
+        )
+    )
     return checks
 
 

@@ -18,7 +18,9 @@ class SentenceTransformerEmbedder:
     Sentence-BERT: Reimers & Gurevych 2019. Safe to call from several threads; calls take turns.
     """
 
-    def __init__(self, model: str | None = None, *, cache_dir: Path, say: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self, model: str | None = None, *, cache_dir: Path, say: Callable[[str], None] = lambda _: None
+    ) -> None:
         """Load the model; raises WeightsError naming it when it is not on this machine or cannot be read."""
         found = find_model(model, EMBEDDER, cache_dir=cache_dir)
         if isinstance(found, str):
@@ -48,5 +50,7 @@ class SentenceTransformerEmbedder:
     def embed(self, texts: Sequence[str], *, progress: bool = False) -> np.ndarray:
         """Return float32 unit vectors of shape (len(texts), dimension); `progress` shows a bar on stderr."""
         with self._lock:
-            vectors = self._model.encode(list(texts), batch_size=32, normalize_embeddings=True, show_progress_bar=progress, convert_to_numpy=True)
+            vectors = self._model.encode(
+                list(texts), batch_size=32, normalize_embeddings=True, show_progress_bar=progress, convert_to_numpy=True
+            )
         return np.asarray(vectors, dtype=np.float32)

@@ -1,10 +1,10 @@
 """What can go wrong, by whose fault. Every message says what to do next.
 
-    JargonRAGError
-    ├── InputError        the question, file or option given cannot be used
-    ├── GlossaryError     a glossary cannot be read
-    ├── IndexFileError    an index is missing, damaged, or was made by another version or embedder
-    └── WeightsError      a model is missing, damaged or cannot be loaded
+JargonRAGError
+├── InputError        the question, file or option given cannot be used
+├── GlossaryError     a glossary cannot be read
+├── IndexFileError    an index is missing, damaged, or was made by another version or embedder
+└── WeightsError      a model is missing, damaged or cannot be loaded
 """
 
 from __future__ import annotations

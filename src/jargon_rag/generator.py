@@ -23,7 +23,12 @@ class LocalGenerator:
     """
 
     def __init__(
-        self, model: str | None = None, *, cache_dir: Path, adapter: Path | None = None, say: Callable[[str], None] = lambda _: None
+        self,
+        model: str | None = None,
+        *,
+        cache_dir: Path,
+        adapter: Path | None = None,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Load the model, and merge a LoRA adapter into it if one is given.
 
@@ -40,7 +45,9 @@ class LocalGenerator:
 
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(found, local_files_only=local)
-            self._model: Any = AutoModelForCausalLM.from_pretrained(found, dtype=torch.float32, local_files_only=local).eval()
+            self._model: Any = AutoModelForCausalLM.from_pretrained(
+                found, dtype=torch.float32, local_files_only=local
+            ).eval()
         except Exception as error:  # it raises what its many file formats raise
             raise WeightsError(f"Cannot load the language model {found}: {error}. Try: jargon-rag doctor") from error
         if adapter is not None:
@@ -58,7 +65,11 @@ class LocalGenerator:
 
     def stream(self, messages: Sequence[Message], *, max_new_tokens: int) -> Generator[TextPiece, None, None]:
         """Yield pieces of text as they are decoded. Closing the iterator stops the work."""
-        prompt = list(self._tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, return_dict=True)["input_ids"])
+        prompt = list(
+            self._tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, return_dict=True)[
+                "input_ids"
+            ]
+        )
         made: list[int] = []
         shown = ""
         with self._turn:
@@ -71,7 +82,9 @@ class LocalGenerator:
                 shown = text
 
 
-def generate_greedy(model: Any, prompt: Sequence[int], *, max_new_tokens: int, stop_ids: frozenset[int]) -> Iterator[int]:
+def generate_greedy(
+    model: Any, prompt: Sequence[int], *, max_new_tokens: int, stop_ids: frozenset[int]
+) -> Iterator[int]:
     """Yield the most likely next token id, again and again, until a stop id or `max_new_tokens`.
 
     `model` is called as transformers calls a causal LM, with input_ids of shape (1, n) and a key/value cache.
@@ -98,11 +111,15 @@ def merge_adapter(model: Any, adapter: Path) -> Any:
     except ModuleNotFoundError as error:
         raise WeightsError("Adapters need peft. Install it with: pip install 'jargon-rag[adapter]'") from error
     if not (adapter / "adapter_config.json").is_file():
-        raise WeightsError(f"{adapter} is no LoRA adapter (it has no adapter_config.json). Give its folder, or --adapter none.")
+        raise WeightsError(
+            f"{adapter} is no LoRA adapter (it has no adapter_config.json). Give its folder, or --adapter none."
+        )
     try:
         return PeftModel.from_pretrained(model, adapter).merge_and_unload().eval()
     except Exception as error:  # peft raises what safetensors, json and torch raise
-        raise WeightsError(f"Cannot apply the adapter {adapter}: {error}. Give one made for this model, or --adapter none.") from error
+        raise WeightsError(
+            f"Cannot apply the adapter {adapter}: {error}. Give one made for this model, or --adapter none."
+        ) from error
 
 
 def _stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:

@@ -115,11 +115,11 @@ def read_glossary(path: Path) -> list[Entry]:
 
     Raises GlossaryError when a file cannot be read, or when there is no entry in it.
     """
-    entries = [
-        _to_entry(section, document) for document in read_documents(path) for section in document.terms
-    ]
+    entries = [_to_entry(section, document) for document in read_documents(path) for section in document.terms]
     if not entries:
-        raise GlossaryError(f"No entries in {path}: a glossary needs headings such as '## Overfitting' with text below.")
+        raise GlossaryError(
+            f"No entries in {path}: a glossary needs headings such as '## Overfitting' with text below."
+        )
     return entries
 
 
@@ -258,12 +258,12 @@ def _blocks(text: str, first_line: int) -> Iterator[_Block]:
             lines = tokens[position + 1].content.split("\n")
             yield _Block("item" if depth else "paragraph", lines, start, end)
         elif token.type in ("fence", "code_block"):
-            yield _code_block(token, text, start, end)
+            yield _code_block(token, start, end)
         elif token.type == "html_block":
             yield from _html_blocks(token.content, start)
 
 
-def _code_block(token: Token, text: str, start: int, end: int) -> _Block:
+def _code_block(token: Token, start: int, end: int) -> _Block:
     language = token.info.split()[0].lower() if token.info.split() else ""
     code = _CONTROL.sub("", token.content).strip("\n")
     span = (token.map[1] - token.map[0]) if token.map else 0
@@ -397,7 +397,9 @@ def _links(block: _Block) -> list[Link]:
         children = _MARKDOWN.parseInline(line)[0].children or []
         for position, token in enumerate(children):
             if token.type == "link_open":
-                text = "".join(child.content for child in children[position + 1 : position + 4] if child.type != "link_close")
+                text = "".join(
+                    child.content for child in children[position + 1 : position + 4] if child.type != "link_close"
+                )
                 links.append(Link(_CONTROL.sub("", text), str(token.attrGet("href") or ""), block.line + number))
     return links
 
@@ -430,7 +432,9 @@ def _begins(name: str, term: Section) -> bool:
     """Tell whether one name begins the other, word by word: `LLM Generation` and LLM, `Diffusion` and Diffusion Model."""
     spoken = words(name)
     return any(
-        spoken[: len(part)] == part[: len(spoken)] for part in (words(known) for known in split_heading(term.term)) if part
+        spoken[: len(part)] == part[: len(spoken)]
+        for part in (words(known) for known in split_heading(term.term))
+        if part
     )
 
 

@@ -13,7 +13,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 
 from jargon_rag.chunking import split_sentences
 from jargon_rag.terms import singular
@@ -21,7 +21,9 @@ from jargon_rag.types import Verdict
 
 MAX_TOKENS = 400  # of a claim or an evidence text; what is longer is cut, so the check stays fast
 MARKER = re.compile(r"\s*\[\s*(\d{1,3})\s*\]", re.ASCII)
-_MARKED = re.compile(MARKER.pattern + r"(?:[.!?,;]?" + MARKER.pattern + r")*[.!?,;]?\s*[^\s\[\].!?,;]")  # markers, then something else
+_MARKED = re.compile(
+    MARKER.pattern + r"(?:[.!?,;]?" + MARKER.pattern + r")*[.!?,;]?\s*[^\s\[\].!?,;]"
+)  # markers, then something else
 _BRACKETED = re.compile(r"\s*\[[^\[\]]{0,40}\]?")
 _SPEAKER = re.compile(r"^\W*(rick|morty|question|answer)\b\W*:\s*", re.IGNORECASE)
 
@@ -123,7 +125,9 @@ def check_support(claim: str, evidence: str) -> Verdict:
     Both are plain text. A question asserts nothing, so no claim can rest on one.
     """
     evidence = unicodedata.normalize("NFC", evidence)
-    claimed = [token for token in _tokens(unicodedata.normalize("NFC", claim))[:MAX_TOKENS] if token.text not in _SILENT]
+    claimed = [
+        token for token in _tokens(unicodedata.normalize("NFC", claim))[:MAX_TOKENS] if token.text not in _SILENT
+    ]
     content = [token for token in claimed if token.text not in _VOICE | _ARTICLES]
     if not content:
         return Verdict(False, 0.0, "there is no claim in it")
@@ -134,8 +138,16 @@ def check_support(claim: str, evidence: str) -> Verdict:
     if aligned is not None:
         first, last = found[aligned[0]], found[aligned[1]]
         quote = _whole_sentences(evidence, first.start, last.end)
-        return Verdict(True, 1.0, "every word of the claim stands in the evidence, in this order, with nothing left out that limits it", quote)
-    nearest = max((_tokens(sentence) for sentence in split_sentences(evidence)), key=lambda sentence: _longest_common(content, sentence))
+        return Verdict(
+            True,
+            1.0,
+            "every word of the claim stands in the evidence, in this order, with nothing left out that limits it",
+            quote,
+        )
+    nearest = max(
+        (_tokens(sentence) for sentence in split_sentences(evidence)),
+        key=lambda sentence: _longest_common(content, sentence),
+    )
     share = _longest_common(content, found) / len(content)
     return Verdict(False, round(min(share, 0.99), 4), _difference(content, nearest))
 
@@ -173,7 +185,7 @@ def _clauses(evidence: str, tokens: list[_Token]) -> list[_Clause]:
         clauses.append(_Clause(start, end))
         cuts = [n for n in range(start + 1, end) if _is_cut(tokens, n)]
         edges = [*cuts, end]
-        for cut, following in zip(edges, edges[1:], strict=False):
+        for cut, following in pairwise(edges):
             for stop in (following, end):
                 clauses.append(_Clause(cut, stop))
             if tokens[cut].text == ";":
@@ -197,7 +209,9 @@ def _limits(clause: list[_Token]) -> bool:
 
 
 def _is_sentence(clause: _Clause, tokens: list[_Token], evidence: str) -> bool:
-    starts = clause.start == 0 or evidence[: tokens[clause.start].start].rstrip(" \"'“‘(").endswith((".", "!", "?", ".'", '."'))
+    starts = clause.start == 0 or evidence[: tokens[clause.start].start].rstrip(" \"'“‘(").endswith(
+        (".", "!", "?", ".'", '."')
+    )
     ends = clause.end == len(tokens) or tokens[clause.end - 1].text in {".", "!", "?"}
     return starts and ends
 

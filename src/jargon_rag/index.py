@@ -74,7 +74,7 @@ def save_index(index: Index, folder: Path) -> None:
     contents = {
         "entries": (".jsonl", _to_lines(index.entries)),
         "chunks": (".jsonl", _to_lines(index.chunks)),
-        "vectors": (".faiss", faiss.serialize_index(index._faiss).tobytes()),
+        "vectors": (".faiss", bytes(faiss.serialize_index(index._faiss))),
     }
     files = {}
     for role, (suffix, data) in contents.items():
@@ -110,7 +110,7 @@ def load_index(folder: Path) -> Index:
         entries = _from_lines(_read_checked(folder, manifest, "entries"), _entry)
         chunks = _from_lines(_read_checked(folder, manifest, "chunks"), lambda row: Chunk(**row))
         flat = faiss.deserialize_index(np.frombuffer(_read_checked(folder, manifest, "vectors"), dtype=np.uint8))
-        vectors = faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d).reshape(flat.ntotal, flat.d).copy()
+        vectors = flat.reconstruct_n(0, flat.ntotal)
         if not len(chunks) == len(vectors) == manifest["chunks"] or flat.d != manifest["dimension"]:
             raise ValueError(f"{len(chunks)} chunks, {len(vectors)} vectors, manifest says {manifest['chunks']}")
         return _assemble(entries, chunks, vectors, str(manifest["embedder"]), str(manifest["corpus_hash"]))
@@ -140,10 +140,14 @@ def check_embedder(index_embedder: str, embedder: Embedder, folder: Path) -> Non
     """Raise IndexFileError when an index holds another embedder's vectors."""
     if index_embedder != embedder.id:
         message = f"The index in {folder} was made with embedder {index_embedder}, and {embedder.id} is loaded."
-        raise IndexFileError(f"{message} Use the same --embedder, or rebuild with: jargon-rag index --corpus GLOSSARY --out {folder}")
+        raise IndexFileError(
+            f"{message} Use the same --embedder, or rebuild with: jargon-rag index --corpus GLOSSARY --out {folder}"
+        )
 
 
-def _assemble(entries: tuple[Entry, ...], chunks: tuple[Chunk, ...], vectors: np.ndarray, embedder_id: str, corpus_hash: str) -> Index:
+def _assemble(
+    entries: tuple[Entry, ...], chunks: tuple[Chunk, ...], vectors: np.ndarray, embedder_id: str, corpus_hash: str
+) -> Index:
     flat = faiss.IndexFlatIP(vectors.shape[1])
     flat.add(np.ascontiguousarray(vectors))
     return Index(entries, chunks, vectors, embedder_id, corpus_hash, flat)

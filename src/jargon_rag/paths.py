@@ -29,22 +29,30 @@ def make_folder(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise JargonRAGError(f"Cannot create {folder}: {error.strerror}. Set JARGON_RAG_CACHE to a folder that can be written.") from error
+        raise JargonRAGError(
+            f"Cannot create {folder}: {error.strerror}. Set JARGON_RAG_CACHE to a folder that can be written."
+        ) from error
     return folder
 
 
 def write_atomic(file: Path, data: bytes) -> None:
     """Write a file so that a reader sees the old bytes or the new ones, and a crash leaves no half."""
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    try:
+        handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    except OSError as error:
+        raise JargonRAGError(
+            f"Cannot write in {file.parent}: {error.strerror}. Choose a folder that can be written."
+        ) from error
+    temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, file)
+        temporary.chmod(0o644)
+        temporary.replace(file)
     except OSError as error:
-        Path(name).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise JargonRAGError(f"Cannot write {file}: {error.strerror}. What was there before is untouched.") from error
 
 

@@ -6,9 +6,9 @@ import hashlib
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from jargon_rag.chunking import chunk_glossary, split_sentences
@@ -24,7 +24,20 @@ from jargon_rag.paths import default_cache_dir, shipped_folder
 from jargon_rag.prompt import build_messages
 from jargon_rag.retriever import Retriever
 from jargon_rag.types import (
-    Answer, Chunk, Citation, CodeBlock, Embedder, Entry, LanguageModel, Message, Retrieval, SearchResult, Sentence, Style, TextPiece, Timings, Verdict,
+    Answer,
+    Chunk,
+    Citation,
+    CodeBlock,
+    Embedder,
+    Entry,
+    LanguageModel,
+    Message,
+    Retrieval,
+    SearchResult,
+    Sentence,
+    Style,
+    TextPiece,
+    Timings,
 )  # fmt: skip
 from jargon_rag.voice import opening, refusal, without_address
 
@@ -34,10 +47,16 @@ PASSAGES_PER_SOURCE = 3
 MIN_CLAIMS, MAX_CLAIMS = 2, 4  # Rick's sentences
 MAX_FAILURES = 2  # sentences that did not pass, after which the model is stopped
 MAX_NEW_TOKENS = 120
+MAX_IDLE_TOKENS = 48  # without a sentence that passed, after which the model is stopped too
 CLOSE_SCORE = 0.9  # an entry whose score is this share of the best one's is a source too
 
-_ASKS_FOR_CODE = re.compile(r"\b(code|snippet|implement\w*|in (?:python|pytorch|numpy|sklearn|scikit-learn)|write (?:a|an|the|me)|example in)\b", re.IGNORECASE)
-_COMPARES = re.compile(r"\b(vs\.?|versus|or|compar\w+|differ\w*|difference|between|better than|instead of|and)\b", re.IGNORECASE)
+_ASKS_FOR_CODE = re.compile(
+    r"\b(code|snippet|implement\w*|in (?:python|pytorch|numpy|sklearn|scikit-learn)|write (?:a|an|the|me)|example in)\b",
+    re.IGNORECASE,
+)
+_COMPARES = re.compile(
+    r"\b(vs\.?|versus|or|compar\w+|differ\w*|difference|between|better than|instead of|and)\b", re.IGNORECASE
+)
 _LEANS_BACK = re.compile(r"^(and|but|so|then|or)\b|\b(it|its|that|this|they|them|those|these|there)\b", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -82,7 +101,9 @@ class JargonRAG:
         self._model = model
         self._adapter = None if adapter in (None, "none") else Path(str(adapter))
         if check_model and (model is None or isinstance(model, str)):
-            find_model(model, LANGUAGE_MODEL, cache_dir=self._cache_dir)  # missing weights are better known now than later
+            find_model(
+                model, LANGUAGE_MODEL, cache_dir=self._cache_dir
+            )  # missing weights are better known now than later
         if embedder is None or isinstance(embedder, str):
             embedder = SentenceTransformerEmbedder(embedder, cache_dir=self._cache_dir, say=say)
         opened = open_index(
@@ -146,7 +167,11 @@ class JargonRAG:
             yield draft.answer(refused=True, suggestions=nearest)
             return
         sources = self._sources(retrieval)
-        evidence = [(n, chunk) for n, entry in enumerate(sources, start=1) for chunk in self._evidence(retrieval, entry, alone=len(sources) == 1)]
+        evidence = [
+            (n, chunk)
+            for n, entry in enumerate(sources, start=1)
+            for chunk in self._evidence(retrieval, entry, alone=len(sources) == 1)
+        ]
         asks_code = bool(_ASKS_FOR_CODE.search(retrieval.question))
         yield from self._write(draft, sources, evidence)
         code = [(n, entry) for n, entry in enumerate(sources, start=1) if entry.snippets][:1] if asks_code else []
@@ -168,16 +193,22 @@ class JargonRAG:
         """Return the entries that an answer may cite: the best one, those it is compared with, and near ties."""
         best, *others = retrieval.results
         named = self._retriever.named(retrieval.standalone_question)
-        compared = [result for result in others if result.entry.slug in named and _COMPARES.search(retrieval.standalone_question)]
+        compared = [
+            result
+            for result in others
+            if result.entry.slug in named and _COMPARES.search(retrieval.standalone_question)
+        ]
         close = [result for result in others if result.score >= CLOSE_SCORE * best.score]
         chosen = {result.entry.slug: result.entry for result in (best, *compared, *close)}
         return list(chosen.values())[:MAX_SOURCES]
 
     def _evidence(self, retrieval: Retrieval, entry: Entry, *, alone: bool) -> list[Chunk]:
         """Return the passages of an entry that fit the question best; the definition is always one of them."""
-        ranked = [chunk for chunk, _ in self._retriever.passages(retrieval.standalone_question, entry.slug, top_k=99)]
+        ranked = self._retriever.passages(retrieval.standalone_question, entry.slug)
         definition = [chunk for chunk in ranked if entry.definition and chunk.line == entry.definition[0].line]
-        asks_what = re.match(r"\s*(what('s| is| are| does)|define|explain|meaning of)\b", retrieval.question, re.IGNORECASE)
+        asks_what = re.match(
+            r"\s*(what('s| is| are| does)|define|explain|meaning of)\b", retrieval.question, re.IGNORECASE
+        )
         chosen = ranked[: PASSAGES_PER_SOURCE if alone else 1]
         if definition and definition[0] not in chosen:
             chosen = [*chosen[: PASSAGES_PER_SOURCE - 1], definition[0]] if alone else [*chosen, definition[0]]
@@ -218,7 +249,9 @@ class JargonRAG:
                     yield draft.claim(sentence, chunk, sources=sources)
         uncited = set(range(1, len(sources) + 1)) - {n for claim in draft.claims for n in claim.citations}
         for sentence, chunk in own_words:
-            needed = len(draft.claims) < MIN_CLAIMS or (set(sentence.citations) & uncited and len(draft.claims) < MAX_CLAIMS)
+            needed = len(draft.claims) < MIN_CLAIMS or (
+                set(sentence.citations) & uncited and len(draft.claims) < MAX_CLAIMS
+            )
             if needed and not draft.has(sentence.text):
                 uncited -= set(sentence.citations)
                 yield draft.claim(sentence, chunk, sources=sources)
@@ -254,7 +287,9 @@ def open_index(
         loaded = load_index(index)
         check_embedder(loaded.embedder_id, embedder, index)
         if corpus is not None and loaded.corpus_hash != corpus_hash(corpus):
-            raise IndexFileError(f"The index in {index} is stale: {corpus} has changed since. {REBUILD.format(folder=index)}")
+            raise IndexFileError(
+                f"The index in {index} is stale: {corpus} has changed since. {REBUILD.format(folder=index)}"
+            )
         return loaded
     if corpus is None:
         shipped = shipped_folder("index")
@@ -289,7 +324,9 @@ def check_question(question: object) -> str:
     if not isinstance(question, str):
         raise InputError(f"A question is text, not {type(question).__name__}.")
     if len(question) > MAX_QUESTION_CHARS:
-        raise InputError(f"A question has at most {MAX_QUESTION_CHARS:,} characters; this one has {len(question):,}. Ask one thing at a time.")
+        raise InputError(
+            f"A question has at most {MAX_QUESTION_CHARS:,} characters; this one has {len(question):,}. Ask one thing at a time."
+        )
     question = " ".join(_CONTROL.sub(" ", question).split())
     if not question:
         raise InputError("The question is empty. Ask about a term, for example: What is overfitting?")
@@ -342,10 +379,10 @@ class _Draft:
         if citation not in self.citations:
             self.citations.append(citation)
 
-    def time(self, pieces: Iterator[TextPiece]) -> Iterator[str]:
+    def time(self, pieces: Generator[TextPiece, None, None]) -> Generator[str, None, None]:
         """Yield the text of a generator's pieces and keep its times and token counts."""
         waiting = time.perf_counter()
-        with closing(pieces):  # type: ignore[type-var]
+        with closing(pieces):
             for piece in pieces:
                 spent = _ms_since(waiting)
                 if not self.first_token_ms:
@@ -354,6 +391,8 @@ class _Draft:
                     self.decode_ms += spent
                 self.prompt_tokens, self.answer_tokens = piece.prompt_tokens, piece.answer_tokens
                 yield piece.text
+                if piece.answer_tokens >= MAX_IDLE_TOKENS and not self.first_shown_ms:
+                    return
                 waiting = time.perf_counter()
 
     def answer(self, *, refused: bool, suggestions: Sequence[str]) -> Answer:
@@ -393,13 +432,15 @@ def _attribute(raw: RawSentence, evidence: Sequence[tuple[int, Chunk]], style: S
     speaker = "Rick" if style == "rick" else None
     by_marker = sorted(evidence, key=lambda pair: pair[0] not in raw.markers)
     for marker, chunk in by_marker:
-        verdict: Verdict = check_support(raw.text, chunk.passage)
+        verdict = check_support(raw.text, chunk.passage)
         if verdict.supported:
             return Sentence(speaker, raw.text, (marker,), True, verdict.score, "model", verdict.quote), chunk
     return None
 
 
-def _own_words(sources: Sequence[Entry], evidence: Sequence[tuple[int, Chunk]], style: Style) -> Iterator[tuple[Sentence, Chunk]]:
+def _own_words(
+    sources: Sequence[Entry], evidence: Sequence[tuple[int, Chunk]], style: Style
+) -> Iterator[tuple[Sentence, Chunk]]:
     """Yield the glossary's own sentences, the best passage of each source first."""
     first_of_each = [next((n, chunk) for n, chunk in evidence if n == marker) for marker in range(1, len(sources) + 1)]
     rest = [pair for pair in evidence if pair not in first_of_each]

@@ -16,7 +16,9 @@ def answer_record(answer: Answer) -> dict[str, Any]:
         "standalone_question": answer.standalone_question,
         "refused": answer.refused,
         "answer": answer.text,
-        "sentences": [{**dataclasses.asdict(sentence), "citations": list(sentence.citations)} for sentence in answer.sentences],
+        "sentences": [
+            {**dataclasses.asdict(sentence), "citations": list(sentence.citations)} for sentence in answer.sentences
+        ],
         "citations": [
             {
                 "marker": citation.marker,

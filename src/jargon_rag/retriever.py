@@ -90,23 +90,30 @@ class Retriever:
                 entry=self._entries[slug],
                 chunk=self._index.chunks[best[slug]],
                 score=score,
-                signals={"cosine": float(cosines[best[slug]]), "bm25": keywords.get(slug, 0.0), "name": coverage.get(slug, 0.0)},
+                signals={
+                    "cosine": float(cosines[best[slug]]),
+                    "bm25": keywords.get(slug, 0.0),
+                    "name": coverage.get(slug, 0.0),
+                },
             )
             for rank, (score, slug) in enumerate(fused[:top_k], start=1)
         )
         in_scope, reason = _verdict(results, named)
         return Retrieval(question, query, results, in_scope, reason)
 
-    def passages(self, question: str, slug: str, *, top_k: int) -> list[tuple[Chunk, float]]:
-        """Return the chunks of one entry that fit a question best, with their cosines; each passage once."""
-        cosines = self._cosines(question)
+    def passages(self, question: str, slug: str) -> list[Chunk]:
+        """Return the chunks of one entry, those that fit the question best first; each passage once, code left out."""
         numbers = [n for n, chunk in enumerate(self._index.chunks) if chunk.slug == slug and chunk.kind != "code"]
-        ranked = sorted(numbers, key=lambda n: -cosines[n])
-        unique: dict[str, tuple[Chunk, float]] = {}
-        for number in ranked:
-            chunk = self._index.chunks[number]
-            unique.setdefault(chunk.passage, (chunk, float(cosines[number])))
-        return list(unique.values())[:top_k]
+        fit = self._cosines(question)[numbers]
+        terms = _terms(question)
+        if terms:
+            matched = self._bm25.get_scores(terms)[numbers]
+            fit = fit + BM25_WEIGHT * matched / max(float(matched.max(initial=0.0)), 1e-9)
+        best: dict[str, Chunk] = {}
+        for position in np.argsort(-fit, kind="stable"):
+            chunk = self._index.chunks[numbers[position]]
+            best.setdefault(chunk.passage, chunk)
+        return list(best.values())
 
     def _cosines(self, question: str) -> np.ndarray:
         """Return the cosine of every chunk, shape (n_chunks,)."""
@@ -148,7 +155,13 @@ def _verdict(results: Sequence[SearchResult], named: dict[str, str]) -> tuple[bo
         spelled = f"it names {top.entry.term} ('{named[top.entry.slug]}')"
         if cosine >= IN_SCOPE_NAMED_COSINE:
             return True, spelled
-        return False, f"{spelled}, but in a sense that is far from the entry (cosine {cosine:.2f} < {IN_SCOPE_NAMED_COSINE})"
+        return (
+            False,
+            f"{spelled}, but in a sense that is far from the entry (cosine {cosine:.2f} < {IN_SCOPE_NAMED_COSINE})",
+        )
     if cosine >= IN_SCOPE_COSINE:
         return True, f"close to {top.entry.term} (cosine {cosine:.2f})"
-    return False, f"nothing in the glossary is close enough (best: {top.entry.term}, cosine {cosine:.2f} < {IN_SCOPE_COSINE})"
+    return (
+        False,
+        f"nothing in the glossary is close enough (best: {top.entry.term}, cosine {cosine:.2f} < {IN_SCOPE_COSINE})",
+    )

@@ -198,7 +198,11 @@ class Answer:
             if sentence.speaker == speaker:
                 lines[-1] += f" {format_sentence(sentence)}"
             else:
-                lines.append(f"{sentence.speaker}: {format_sentence(sentence)}" if sentence.speaker else format_sentence(sentence))
+                lines.append(
+                    f"{sentence.speaker}: {format_sentence(sentence)}"
+                    if sentence.speaker
+                    else format_sentence(sentence)
+                )
             speaker = sentence.speaker
         return "\n".join(lines)
 

@@ -123,17 +123,28 @@ def create_page(loader: Loader) -> gr.Blocks:
         with gr.Row():
             sources = gr.HTML(sources_html(None, None), elem_id="sources", render=False)
             with gr.Column(scale=3, min_width=320):
-                style = gr.Radio(list(STYLES), value="Rick & Morty", label="Style", render=False)
+                style = gr.Radio(list(STYLES), value="Rick & Morty", label="Style", container=False)
                 gr.ChatInterface(
                     respond,
                     chatbot=gr.Chatbot(
-                        label="Answers", height=520, latex_delimiters=[], allow_tags=False, elem_id="chat", placeholder="What is it you nodded along to today?"
+                        label="Answers",
+                        elem_id="chat",
+                        height=520,
+                        placeholder="What is it you nodded along to today?",
+                        buttons=["copy", "copy_all"],
+                        latex_delimiters=[],
+                        allow_tags=False,
                     ),
-                    textbox=gr.Textbox(placeholder="Why does dropout help?", label="Question", max_length=2000, submit_btn=True, stop_btn=True, autofocus=True),
+                    textbox=gr.Textbox(
+                        label="Question",
+                        placeholder="Why does dropout help?",
+                        submit_btn=True,
+                        stop_btn=True,
+                        autofocus=True,
+                    ),
                     additional_inputs=[style],
-                    additional_inputs_accordion=gr.Accordion("Style", open=True),
                     additional_outputs=[sources],
-                    examples=[[example, "Rick & Morty"] for example in EXAMPLES],
+                    examples=[[example, None] for example in EXAMPLES],
                     cache_examples=False,
                     concurrency_limit=1,
                     api_visibility="private",
@@ -141,7 +152,7 @@ def create_page(loader: Loader) -> gr.Blocks:
                 )
             with gr.Column(scale=2, min_width=280):
                 gr.Markdown("## Sources")
-                sources.render()
+                sources.render()  # type: ignore[no-untyped-call]
         timer.tick(state, outputs=[status, timer], show_progress="hidden", api_visibility="private", queue=False)
         gr.api(ask, api_name="ask", concurrency_id="answers", concurrency_limit=1)
         gr.api(search, api_name="search")
@@ -178,7 +189,9 @@ def launch(
             max_file_size="1mb",
         )
     except OSError as error:
-        raise InputError(f"Cannot listen on {host}:{port}: it is in use, or not an address of this machine. Choose another --port.") from error
+        raise InputError(
+            f"Cannot listen on {host}:{port}: it is in use, or not an address of this machine. Choose another --port."
+        ) from error
     say(f"jargon-rag is at {page.local_url} (the models load behind it; stop with Ctrl+C)")
     if wait:
         page.block_thread()
@@ -202,6 +215,8 @@ def _messages(history: Sequence[dict[str, Any]]) -> list[Message]:
             continue
         content = message.get("content")
         if isinstance(content, list):
-            content = " ".join(str(part.get("text", "")) for part in content if isinstance(part, dict) and part.get("type") == "text")
+            content = " ".join(
+                str(part.get("text", "")) for part in content if isinstance(part, dict) and part.get("type") == "text"
+            )
         messages.append({"role": str(message.get("role")), "content": content if isinstance(content, str) else ""})
     return messages

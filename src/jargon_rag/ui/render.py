@@ -50,7 +50,9 @@ def sources_html(retrieval: Retrieval | None, answer: Answer | None) -> str:
         cited = [citation for citation in answer.citations if citation.marker == marker]
         quotes = "".join(
             f"<blockquote><mark>{shown(quote)}</mark><cite>{shown(source)}</cite></blockquote>"
-            for quote, source in dict.fromkeys((citation.quote, citation.source) for citation in cited if "\n" not in citation.quote)
+            for quote, source in dict.fromkeys(
+                (citation.quote, citation.source) for citation in cited if "\n" not in citation.quote
+            )
         )
         entry = cited[0].entry
         definition = " ".join(passage.text for passage in entry.definition)
@@ -63,7 +65,9 @@ def sources_html(retrieval: Retrieval | None, answer: Answer | None) -> str:
     seconds = answer.timings.total_ms / 1000
     note = f"{from_model} sentence(s) by the model, checked; {quoted} quoted from the glossary; {seconds:.1f} s"
     more = ", ".join(shown(term) for term in answer.suggestions)
-    return f"<ol class='sources'>{''.join(items)}</ol><p class='hint'>{note}</p>" + (f"<p class='hint'>See also: {more}</p>" if more else "")
+    return f"<ol class='sources'>{''.join(items)}</ol><p class='hint'>{note}</p>" + (
+        f"<p class='hint'>See also: {more}</p>" if more else ""
+    )
 
 
 def shown(text: str) -> str:
