@@ -49,6 +49,8 @@ class SentenceTransformerEmbedder:
 
     def embed(self, texts: Sequence[str], *, progress: bool = False) -> np.ndarray:
         """Return float32 unit vectors of shape (len(texts), dimension); `progress` shows a bar on stderr."""
+        if not texts:
+            return np.empty((0, self.dimension), dtype=np.float32)
         with self._lock:
             vectors = self._model.encode(
                 list(texts), batch_size=32, normalize_embeddings=True, show_progress_bar=progress, convert_to_numpy=True

@@ -3,8 +3,8 @@
 The check is a certificate, not a score: a claim passes when it can be laid word by word, in order, over the evidence,
 with no edits but these: words of the persona's voice and articles in or out, singular for plural, a contraction spelled
 out, a whole clause left out after a dash, a colon, a semicolon, a bracket, ', so', ', which', or ', because'. A clause
-that holds a negation, a condition or a limit cannot be left out. What the certificate cannot follow counts as
-unsupported: a false alarm costs a quotation, a false pass costs the reader's trust.
+that holds a negation, a condition or a limit, or that begins with a preposition ('in training'), cannot be left out.
+Words of two sentences stay two sentences. What the certificate cannot follow counts as unsupported: a false alarm costs a quotation, a false pass costs the reader's trust.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from jargon_rag.chunking import split_sentences
 from jargon_rag.terms import singular
 from jargon_rag.types import Verdict
 
-MAX_TOKENS = 400  # of a claim or an evidence text; what is longer is cut, so the check stays fast
+MAX_TOKENS = 400  # a longer claim is not supported; longer evidence is read up to the last whole sentence within
 MARKER = re.compile(r"\s*\[\s*(\d{1,3})\s*\]", re.ASCII)
 _MARKED = re.compile(
     MARKER.pattern + r"(?:[.!?,;]?" + MARKER.pattern + r")*[.!?,;]?\s*[^\s\[\].!?,;]"
@@ -27,7 +27,9 @@ _MARKED = re.compile(
 _BRACKETED = re.compile(r"\s*\[[^\[\]]{0,40}\]?")
 _SPEAKER = re.compile(r"^\W*(rick|morty|question|answer)\b\W*:\s*", re.IGNORECASE)
 
-_TOKEN = re.compile(r"(?<![\w)])[-−]?\d+(?:[.,]\d+)*|[^\W\d_]+|[^\w\s]|_")
+_NUMBER = r"(?:(?<![\w)])[-−])?(?:\d+(?:[.,]\d+)*|(?<![\w.])\.\d+)(?:e[-−+]?\d+(?!\w))?"
+_TOKEN = re.compile(rf"{_NUMBER}|[^\W\d_]+|[^\w\s]|_")
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?:,|\.|$))")
 _CONTRACTIONS = (
     (re.compile(r"\bcan't\b|\bcannot\b"), "can not"),
     (re.compile(r"\bwon't\b"), "will not"),
@@ -40,14 +42,21 @@ _CONTRACTIONS = (
 _ARTICLES = frozenset({"a", "an", "the"})
 _VOICE = frozenset({"morty", "rick", "listen", "okay", "ok", "yeah", "yep"})  # none that could be part of a claim
 _SILENT = frozenset(",.!'\"“”‘’()[]{};:…—–`*_") | {"-"}  # a hyphen joins words; a minus is part of its number
+_BREAKS = frozenset(",.!?;:…—–()")
+_PAUSE = re.compile(r"['\"”’)]*(?:[,.;:!…—–]|\s+[—–])")
 _NEGATIONS = frozenset("not no never none nothing neither nor cannot".split())
 _LIMITS = frozenset(
-    "without hardly rarely seldom barely few little less fewer least only just except unless if when whenever while until before after "
-    "as long where once provided assuming given otherwise but however although though despite yet instead rather than usually often "
-    "sometimes mostly typically generally may might can could should would must about roughly approximately nearly almost up most more "
-    "some many".split()
+    singular(word)
+    for word in "without hardly rarely seldom barely few little less fewer least only just except unless if when whenever while until "
+    "before after as long where once provided assuming given otherwise but however although though despite yet instead rather than "
+    "usually often sometimes mostly typically generally may might can could should would must about roughly approximately nearly "
+    "almost up most more some many alone perhaps probably possibly likely unlikely supposedly allegedly ideally one those "
+    "wrong false untrue incorrect myth lie mistake joke".split()
 )
 _GUARDS = _NEGATIONS | _LIMITS
+_PREPOSITIONS = frozenset(
+    "in on at for during with within under over by from of per to like against among between across through".split()
+)
 _CUT_AFTER = frozenset("so which because".split())
 
 
@@ -109,6 +118,7 @@ class _Token:
     text: str  # as compared
     start: int  # in the original text
     end: int
+    capital: bool  # the original has a capital letter or a digit
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,19 +135,27 @@ def check_support(claim: str, evidence: str) -> Verdict:
     Both are plain text. A question asserts nothing, so no claim can rest on one.
     """
     evidence = unicodedata.normalize("NFC", evidence)
-    claimed = [
-        token for token in _tokens(unicodedata.normalize("NFC", claim))[:MAX_TOKENS] if token.text not in _SILENT
-    ]
+    spoken = _tokens(unicodedata.normalize("NFC", claim))
+    claimed = [token for token in spoken[:MAX_TOKENS] if token.text not in _SILENT]
     content = [token for token in claimed if token.text not in _VOICE | _ARTICLES]
     if not content:
         return Verdict(False, 0.0, "there is no claim in it")
     if not evidence.strip():
         return Verdict(False, 0.0, "there is no evidence")
-    found = _tokens(evidence)[:MAX_TOKENS]
-    aligned = _align(claimed, found, _clauses(evidence, found))
+    evidence, found = _readable(evidence)
+    if not found:
+        return Verdict(False, 0.0, f"the evidence begins with a sentence of more than {MAX_TOKENS} words and signs")
+    share = round(min(_longest_common(content, found) / len(content), 0.99), 4)
+    if len(spoken) > MAX_TOKENS:
+        return Verdict(False, share, f"the claim is too long to be checked: more than {MAX_TOKENS} words and signs")
+    sentences = _sentence_spans(evidence, found)
+    aligned = _align(
+        spoken, found, _clauses(found, sentences), starts=_starts(found, sentences), asks=_questions(found, sentences)
+    )
     if aligned is not None:
-        first, last = found[aligned[0]], found[aligned[1]]
-        quote = _whole_sentences(evidence, first.start, last.end)
+        first, last = aligned
+        touched = [span for span in sentences if span[0] <= last and span[1] > first]
+        quote = evidence[found[touched[0][0]].start : found[touched[-1][1] - 1].end]
         return Verdict(
             True,
             1.0,
@@ -145,75 +163,115 @@ def check_support(claim: str, evidence: str) -> Verdict:
             quote,
         )
     nearest = max(
-        (_tokens(sentence) for sentence in split_sentences(evidence)),
-        key=lambda sentence: _longest_common(content, sentence),
+        (found[start:end] for start, end in sentences), key=lambda sentence: _longest_common(content, sentence)
     )
-    share = _longest_common(content, found) / len(content)
-    return Verdict(False, round(min(share, 0.99), 4), _difference(content, nearest))
+    return Verdict(False, share, _difference(content, nearest))
 
 
 def _tokens(text: str) -> list[_Token]:
+    """Return the tokens of a text; one more than MAX_TOKENS where there are more, so that a caller can tell."""
     tokens: list[_Token] = []
     for match in re.finditer(r"\S+", text):
+        if len(tokens) > MAX_TOKENS:
+            break
         word = match[0].casefold().replace("’", "'").replace("\u2011", "-").replace("\u2010", "-")
         spelled = word
         for pattern, replacement in _CONTRACTIONS:
             spelled = pattern.sub(replacement, spelled)
+        in_place = spelled == word and len(word) == len(match[0])
         for part in _TOKEN.finditer(spelled):
-            value = part[0].replace("−", "-").replace(",", "") if part[0][-1].isdigit() else singular(part[0])
-            start = match.start() + part.start() if spelled == word else match.start()
-            end = match.start() + part.end() if spelled == word else match.end()
-            tokens.append(_Token(value, start, min(end, match.end())))
+            start, end = (match.start() + part.start(), match.start() + part.end()) if in_place else match.span()
+            capital = any(char.isupper() or char.isdigit() for char in text[start:end])
+            tokens.append(_Token(_compared(part, text, start, end, in_place=in_place), start, end, capital))
+            if len(tokens) > MAX_TOKENS:
+                break
     # 'a few' is no 'few': there the article is part of the quantity
     return [
         replace(token, text="a-") if token.text == "a" and following.text in {"few", "little"} else token
-        for token, following in zip_longest(tokens, tokens[1:], fillvalue=_Token("", 0, 0))
+        for token, following in zip_longest(tokens, tokens[1:], fillvalue=_Token("", 0, 0, False))
     ]
 
 
-def _clauses(evidence: str, tokens: list[_Token]) -> list[_Clause]:
+def _compared(part: re.Match[str], text: str, start: int, end: int, *, in_place: bool) -> str:
+    """Return a token as it is compared: signs that calculate, 'No,' and the letter A are not silent."""
+    token, word = part[0], part.string
+    if token[-1].isdigit():
+        return _THOUSANDS.sub("", token.replace("−", "-"))
+    if token == "*":
+        return "×*" if "*" in word.strip("*") or not word.strip("*") else token
+    if token in {":", "-", "–", "—"}:
+        before, after = word[: part.start()][-1:], word[part.end() :][:1]
+        if (before.isdigit() and after.isdigit()) or word == "-":
+            return "#:" if token == ":" else "#-"
+        return token
+    if token in _NEGATIONS and in_place and _PAUSE.match(text, end):
+        return token + ","
+    if token == "a" and in_place and _is_letter(text, start, end):
+        return "a-"
+    return singular(token)
+
+
+def _is_letter(text: str, start: int, end: int) -> bool:
+    """Tell whether an A is a name ('option A', 'A/B') rather than an article."""
+    if text[end : end + 1] in set("/*+=_0123456789.,;:!?)"):
+        return True
+    before = text[max(0, start - 20) : start].rstrip(" \n\t\"'“‘(*`[")
+    return text[start] == "A" and bool(before) and before[-1] not in ".!?:;,—–-…"
+
+
+def _readable(evidence: str) -> tuple[str, list[_Token]]:
+    """Return evidence and its tokens, cut after the last whole sentence within MAX_TOKENS."""
+    found = _tokens(evidence)
+    if len(found) <= MAX_TOKENS:
+        return evidence, found
+    start = evidence[: found[-1].end]
+    whole = split_sentences(start)[:-1]
+    cut = start[: start.rindex(whole[-1]) + len(whole[-1])] if whole else ""
+    return cut, _tokens(cut)
+
+
+def _sentence_spans(evidence: str, tokens: list[_Token]) -> list[tuple[int, int]]:
+    """Return the sentences of the evidence as runs of tokens, [start, end)."""
+    spans: list[tuple[int, int]] = []
+    position, n = 0, 0
+    for sentence in split_sentences(evidence):
+        position = evidence.index(sentence, position) + len(sentence)
+        start = n
+        while n < len(tokens) and tokens[n].start < position:
+            n += 1
+        if n > start:
+            spans.append((start, n))
+    return spans
+
+
+def _clauses(tokens: list[_Token], sentences: list[tuple[int, int]]) -> list[_Clause]:
     """Return what a claim may leave out: whole sentences, and clauses that limit nothing."""
     clauses: list[_Clause] = []
-    position = 0
-    for sentence in split_sentences(evidence):
-        at = evidence.find(sentence, position)
-        position = at + len(sentence)
-        inside = [n for n, token in enumerate(tokens) if at <= token.start < position]
-        if not inside:
-            continue
-        start, end = inside[0], inside[-1] + 1
-        clauses.append(_Clause(start, end))
+    for start, end in sentences:
         cuts = [n for n in range(start + 1, end) if _is_cut(tokens, n)]
-        edges = [*cuts, end]
-        for cut, following in pairwise(edges):
-            for stop in (following, end):
-                clauses.append(_Clause(cut, stop))
+        for cut, following in pairwise([*cuts, end]):
+            clauses += [_Clause(cut, following), _Clause(cut, end)]
             if tokens[cut].text == ";":
                 clauses.append(_Clause(start, cut + 1))
-        opened = [n for n in range(start, end) if tokens[n].text == "("]
-        for opening in opened:
+        for opening in (n for n in range(start, end) if tokens[n].text == "("):
             closing = next((n for n in range(opening, end) if tokens[n].text == ")"), None)
-            if closing is not None:
+            if closing is not None and not _qualifies(tokens[opening + 1 : closing]):
                 clauses.append(_Clause(opening, closing + 1))
-    return [
-        clause
-        for clause in clauses
-        if _is_sentence(clause, tokens, evidence) or not _limits(tokens[clause.start : clause.end])
-    ]
+    whole = [_Clause(start, end) for start, end in sentences]
+    return whole + [clause for clause in clauses if not _limits(tokens[clause.start : clause.end])]
 
 
 def _limits(clause: list[_Token]) -> bool:
     """Tell whether leaving a clause out could widen the rest; what follows from it or explains it may be negative."""
     reason = clause[0].text in {"so", "because"}
-    return any(token.text in (_LIMITS if reason else _GUARDS) for token in clause)
+    first = next((token.text for token in clause if token.text not in _SILENT), "")
+    return first in _PREPOSITIONS or any(token.text.rstrip(",") in (_LIMITS if reason else _GUARDS) for token in clause)
 
 
-def _is_sentence(clause: _Clause, tokens: list[_Token], evidence: str) -> bool:
-    starts = clause.start == 0 or evidence[: tokens[clause.start].start].rstrip(" \"'“‘(").endswith(
-        (".", "!", "?", ".'", '."')
-    )
-    ends = clause.end == len(tokens) or tokens[clause.end - 1].text in {".", "!", "?"}
-    return starts and ends
+def _qualifies(bracket: list[_Token]) -> bool:
+    """Tell whether a bracket may be an adjective ('networks (deep)'): one or two words, and no abbreviation."""
+    words = [token for token in bracket if token.text not in _SILENT]
+    return len(words) <= 2 and not any(token.capital for token in words)
 
 
 def _is_cut(tokens: list[_Token], n: int) -> bool:
@@ -224,21 +282,31 @@ def _is_cut(tokens: list[_Token], n: int) -> bool:
     return text in _CUT_AFTER and before.text == ","
 
 
-def _align(claimed: list[_Token], found: list[_Token], clauses: list[_Clause]) -> tuple[int, int] | None:
+def _align(
+    spoken: list[_Token], found: list[_Token], clauses: list[_Clause], *, starts: set[int], asks: set[int]
+) -> tuple[int, int] | None:
     """Return the first and last evidence token of an alignment of the whole claim, or None.
 
     A claim may begin and end anywhere that a left-out clause allows, so all evidence is consumed, token by token.
+    Where a new sentence of the evidence starts, the claim must pause too.
     """
+    claimed: list[_Token] = []
+    pauses: set[int] = set()
+    for token in spoken:
+        if token.text in _BREAKS:
+            pauses.add(len(claimed))
+        if token.text not in _SILENT:
+            claimed.append(token)
+    lead = next((i for i, token in enumerate(claimed) if token.text not in _VOICE | _ARTICLES), 0)
     by_start: dict[int, list[int]] = {}
     for clause in clauses:
         by_start.setdefault(clause.start, []).append(clause.end)
-    asks = _questions(found)
     # state: (claim position, evidence position) → first matched evidence token (or -1), reached from (0, 0)
     reached: dict[tuple[int, int], tuple[int, int]] = {(0, 0): (-1, -1)}
     for j in range(len(found) + 1):
         for i in range(len(claimed) + 1):
             span = reached.get((i, j))
-            if span is None:
+            if span is None or (j in starts and lead < i < len(claimed) and i not in pauses):
                 continue
             if i < len(claimed) and claimed[i].text in _VOICE | _ARTICLES:
                 reached.setdefault((i + 1, j), span)
@@ -255,31 +323,25 @@ def _align(claimed: list[_Token], found: list[_Token], clauses: list[_Clause]) -
     return final if final is not None and final[0] >= 0 else None
 
 
-def _questions(tokens: list[_Token]) -> set[int]:
-    """Return the tokens of sentences that end in a question mark."""
+def _starts(tokens: list[_Token], sentences: list[tuple[int, int]]) -> set[int]:
+    """Return where a new sentence may start: after every full stop that a space follows, abbreviation or not."""
+    stops = {
+        n
+        for n, (token, after) in enumerate(pairwise(tokens), start=1)
+        if token.text in {".", "!", "?"} and after.start > token.end
+    }
+    return stops | {start for start, _ in sentences}
+
+
+def _questions(tokens: list[_Token], sentences: list[tuple[int, int]]) -> set[int]:
+    """Return the tokens of what ends in a question mark."""
     asks: set[int] = set()
-    start = 0
-    for n, token in enumerate(tokens):
-        if token.text in {".", "!", "?"}:
-            if token.text == "?":
-                asks.update(range(start, n + 1))
-            start = n + 1
+    for start, end in sentences:
+        marks = [n for n in range(start, end) if tokens[n].text in {".", "!", "?"}]
+        for previous, mark in pairwise([start - 1, *marks]):
+            if tokens[mark].text == "?":
+                asks.update(range(start if mark == marks[-1] else previous + 1, mark + 1))
     return asks
-
-
-def _whole_sentences(evidence: str, start: int, end: int) -> str:
-    """Return the sentences of the evidence that a span lies in: a quote that can be read alone."""
-    kept: list[str] = []
-    position = 0
-    for sentence in split_sentences(evidence):
-        at = evidence.find(sentence, position)
-        position = at + len(sentence)
-        if at < end and position > start:
-            kept.append(sentence)
-    if not kept:
-        return evidence[start:end]
-    first = evidence.find(kept[0])
-    return evidence[first : evidence.find(kept[-1], first) + len(kept[-1])]
 
 
 def _longest_common(claimed: list[_Token], found: list[_Token]) -> int:

@@ -167,7 +167,7 @@ def _read_checked(folder: Path, manifest: dict[str, Any], role: str) -> bytes:
         raise ValueError(f"cannot read {name}: {error.strerror}") from error
     if hashlib.sha256(data).hexdigest() != expected:
         raise ValueError(f"the contents of {name} are not what the manifest says")
-    return data
+    return bytes(data)
 
 
 def _to_lines(rows: Sequence[Entry] | Sequence[Chunk]) -> bytes:

