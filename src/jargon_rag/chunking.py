@@ -86,7 +86,7 @@ def split_sentences(text: str) -> list[str]:
     sentences: list[str] = []
     start = 0
     for end in _SENTENCE_END.finditer(text):
-        if _ABBREVIATION.search(text[start : end.start()]):
+        if _ABBREVIATION.search(text[max(start, end.start() - 12) : end.start()]):
             continue
         sentences.append(text[start : end.end()].strip())
         start = end.end()

@@ -14,6 +14,8 @@ from jargon_rag.terms import words
 from jargon_rag.types import Message
 
 MAX_HISTORY = 50
+MAX_TOPIC_CHARS = 300  # of an earlier question that named nothing; a pasted page must not become the prompt
+_UNREADABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]+")
 _LEANS_BACK = re.compile(
     r"\b(it|its|it's|they|them|their|this|that|these|those|one|ones|he|she|former|latter|both|same|instead|else|another)\b"
     r"|^\s*(and|but|so|or|then|also|ok|okay|what about|how about|why|why not|how|when|where|how much|how many|how long|how often|"
@@ -36,14 +38,14 @@ def standalone_question(question: str, history: Sequence[Message], *, named: Cal
     topic = ""
     for earlier in reversed(asked):
         terms = named(earlier)
-        topic = " and ".join(terms) if terms else topic or earlier.strip()
+        topic = " and ".join(terms) if terms else topic or " ".join(earlier[:MAX_TOPIC_CHARS].split())
         if terms:
             break
     return f"{topic}: {question}"
 
 
 def check_history(history: object) -> list[Message]:
-    """Return a history as messages; raises InputError that says what a message looks like."""
+    """Return a history as messages, without control characters; raises InputError that says what a message looks like."""
     if not isinstance(history, Sequence) or isinstance(history, str | bytes):
         raise InputError('history must be a list of messages such as {"role": "user", "content": "What is dropout?"}.')
     messages: list[Message] = []
@@ -56,5 +58,5 @@ def check_history(history: object) -> list[Message]:
             raise InputError(
                 f'A message of the history needs "role" ("user" or "assistant") and "content" (text); found {str(message)[:80]!r}.'
             )
-        messages.append({"role": message["role"], "content": message["content"]})
+        messages.append({"role": message["role"], "content": _UNREADABLE.sub(" ", message["content"])})
     return messages[-MAX_HISTORY:]

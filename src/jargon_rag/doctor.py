@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jargon_rag.errors import JargonRAGError
-from jargon_rag.glossary import corpus_hash
+from jargon_rag.glossary import corpus_hash, read_glossary
 from jargon_rag.index import REBUILD, load_index
 from jargon_rag.models import EMBEDDER, LANGUAGE_MODEL, find_packaged, sha256
 from jargon_rag.paths import shipped_folder
@@ -51,6 +51,8 @@ def examine(*, corpus: Path | None, index: Path | None, cache_dir: Path) -> list
             "set JARGON_RAG_CACHE to another folder",
         )
     )
+    if corpus is not None and index is None:
+        return [*checks, _examine_glossary(corpus)]
     checks.append(
         _examine_index(
             corpus or shipped_folder("corpus"),
@@ -59,6 +61,14 @@ def examine(*, corpus: Path | None, index: Path | None, cache_dir: Path) -> list
         )
     )
     return checks
+
+
+def _examine_glossary(corpus: Path) -> Check:
+    try:
+        entries = read_glossary(corpus)
+    except JargonRAGError as error:
+        return Check("the glossary cannot be used", False, str(error))
+    return Check(f"glossary {corpus}: {len(entries)} entries; its index is made when it is first asked", True)
 
 
 def _examine_index(corpus: Path, folder: Path, *, given: bool) -> Check:

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+from urllib.parse import unquote
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
@@ -30,16 +31,16 @@ MAX_FILE_BYTES = 20_000_000
 QUESTIONS_FOLDER = "questions"
 
 _MARKDOWN = MarkdownIt("commonmark")
-_BREAK = re.compile(r"[ \t]*<br\s*/?>[ \t]*$", re.IGNORECASE | re.MULTILINE)
+_BREAK = re.compile(r"(?<![ \t])[ \t]*<br[ \t]*/?>[ \t]*$", re.IGNORECASE | re.MULTILINE)
 _COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
-_HIDDEN = re.compile(r"<(summary|script|style)\b.*?</\1\s*>", re.DOTALL | re.IGNORECASE)
+_HIDDEN = re.compile(r"<(summary|script|style)\b(?:(?!<\1\b).)*?</\1\s*>", re.DOTALL | re.IGNORECASE)
 _DETAILS = re.compile(r"<(/?)details\b", re.IGNORECASE)
-_TAG = re.compile(r"</?[a-z][^>]*>", re.IGNORECASE)
+_TAG = re.compile(r"</?[a-z][^<>]*>", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-_SPEAKER = re.compile(r"^(?:\*\*|__)?(rick|morty)(?:\*\*|__)?\s*:\s*(?:\*\*|__)?\s*(.*)$", re.IGNORECASE)
+_SPEAKER = re.compile(r"^(?:\*\*|__)?((?ai:rick|morty))(?:\*\*|__)?\s*:\s*(?:\*\*|__)?\s*(.*)$")
 _LABEL = re.compile(
-    r"^(?:\*\*|__)?(also known as|aka|aliases|gotchas?|pitfalls|code|example|see also|related)\s*:?(?:\*\*|__)?\s*:?\s*(.*)$",
-    re.IGNORECASE,
+    r"^(?:\*\*|__)((?ai:also known as|aka|aliases|gotchas?|pitfalls|code|example|see also|related))"
+    r"\s*(?::\s*(?:\*\*|__)?|(?:\*\*|__)\s*:?)\s*(.*)$"
 )
 _NOT_TERMS = {
     "table of contents", "contents", "references", "license", "licence", "contributing", "acknowledgements",
@@ -129,9 +130,11 @@ def read_documents(path: Path) -> list[Document]:
     seen: Counter[str] = Counter()
     for document in documents:
         for section in document.sections:
-            base = slugify(section.term) or "term"
-            section.slug = f"{base}-{seen[base]}" if seen[base] else base
-            seen[base] += 1
+            base = section.slug = slugify(section.term) or "term"
+            while section.slug in seen:
+                seen[base] += 1
+                section.slug = f"{base}-{seen[base]}"
+            seen[section.slug] = 0
     terms = [section for document in documents for section in document.terms]
     for document in documents:
         for section in document.sections:
@@ -194,7 +197,7 @@ def _index_questions(path: Path) -> Iterator[tuple[str, str, str, str]]:
                 row = json.loads(line)
                 found = (where, str(row["term"]), str(row["question"]), str(row["passage"]))
                 is_indexed = row["split"] == "index"
-            except (ValueError, TypeError, KeyError) as error:
+            except (ValueError, TypeError, KeyError, RecursionError) as error:
                 raise GlossaryError(
                     f"{where} is not a question ({error}). A line is a JSON object with term, question, kind, passage and split."
                 ) from error
@@ -275,6 +278,8 @@ def _html_blocks(html: str, line: int) -> Iterator[_Block]:
     """Yield what a reader sees in raw HTML: blank the tags, keep the lines, and read the rest as Markdown."""
     html = _COMMENT.sub(_blank, html)
     shown = _TAG.sub(_blank, _HIDDEN.sub(_blank, html))
+    while (blanked := _TAG.sub(_blank, shown)) != shown:  # a tag in a tag
+        shown = blanked
     tags = [
         _Block("details", [], at, at, info="close" if tag[1] else "open")
         for tag in _DETAILS.finditer(html)
@@ -340,7 +345,7 @@ def _add(section: Section, block: _Block, label: str, document: Document) -> str
         if not block.closed:
             document.open_fences.append(block.line)
         return label
-    found = _LABEL.match(block.lines[0].strip()) if block.lines[0].lstrip().startswith(("**", "__")) else None
+    found = _LABEL.match(block.lines[0].strip())
     lines, first = block.lines, block.line
     if found:
         label = _LABELS[found[1].lower()]
@@ -400,7 +405,9 @@ def _links(block: _Block) -> list[Link]:
                 text = "".join(
                     child.content for child in children[position + 1 : position + 4] if child.type != "link_close"
                 )
-                links.append(Link(_CONTROL.sub("", text), str(token.attrGet("href") or ""), block.line + number))
+                links.append(
+                    Link(_CONTROL.sub("", text), unquote(str(token.attrGet("href") or "")), block.line + number)
+                )
     return links
 
 
@@ -413,7 +420,7 @@ def _owners(snippet: Snippet, terms: list[Section]) -> list[Section]:
     `# Dropout / BatchNorm / LayerNorm` names two entries; `# Classification Metrics` names none, but the code calls
     accuracy, precision, recall and F1 by name.
     """
-    comment = re.match(r"\s*(?:#|//|--|%)+\s*(.*)", snippet.text)
+    comment = re.match(r"\s*(?:#|//|--|%)+\s*(.{0,300})", snippet.text)
     if not comment:
         return []
     inside = [part.strip() for group in re.findall(r"\(([^)]*)\)", comment[1]) for part in group.split("/")]

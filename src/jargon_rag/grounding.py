@@ -42,7 +42,7 @@ _CONTRACTIONS = (
 _ARTICLES = frozenset({"a", "an", "the"})
 _VOICE = frozenset({"morty", "rick", "listen", "okay", "ok", "yeah", "yep"})  # none that could be part of a claim
 _SILENT = frozenset(",.!'\"“”‘’()[]{};:…—–`*_") | {"-"}  # a hyphen joins words; a minus is part of its number
-_BREAKS = frozenset(",.!?;:…—–()")
+_STOPS = frozenset(".!…")
 _PAUSE = re.compile(r"['\"”’)]*(?:[,.;:!…—–]|\s+[—–])")
 _NEGATIONS = frozenset("not no never none nothing neither nor cannot".split())
 _LIMITS = frozenset(
@@ -145,9 +145,8 @@ def check_support(claim: str, evidence: str) -> Verdict:
     evidence, found = _readable(evidence)
     if not found:
         return Verdict(False, 0.0, f"the evidence begins with a sentence of more than {MAX_TOKENS} words and signs")
-    share = round(min(_longest_common(content, found) / len(content), 0.99), 4)
     if len(spoken) > MAX_TOKENS:
-        return Verdict(False, share, f"the claim is too long to be checked: more than {MAX_TOKENS} words and signs")
+        return Verdict(False, 0.0, f"the claim is too long to be checked: more than {MAX_TOKENS} words and signs")
     sentences = _sentence_spans(evidence, found)
     aligned = _align(
         spoken, found, _clauses(found, sentences), starts=_starts(found, sentences), asks=_questions(found, sentences)
@@ -165,7 +164,8 @@ def check_support(claim: str, evidence: str) -> Verdict:
     nearest = max(
         (found[start:end] for start, end in sentences), key=lambda sentence: _longest_common(content, sentence)
     )
-    return Verdict(False, share, _difference(content, nearest))
+    share = _longest_common(content, found) / len(content)
+    return Verdict(False, round(min(share, 0.99), 4), _difference(content, nearest))
 
 
 def _tokens(text: str) -> list[_Token]:
@@ -176,8 +176,9 @@ def _tokens(text: str) -> list[_Token]:
             break
         word = match[0].casefold().replace("’", "'").replace("\u2011", "-").replace("\u2010", "-")
         spelled = word
-        for pattern, replacement in _CONTRACTIONS:
-            spelled = pattern.sub(replacement, spelled)
+        if "'" in word or "cannot" in word:
+            for pattern, replacement in _CONTRACTIONS:
+                spelled = pattern.sub(replacement, spelled)
         in_place = spelled == word and len(word) == len(match[0])
         for part in _TOKEN.finditer(spelled):
             start, end = (match.start() + part.start(), match.start() + part.end()) if in_place else match.span()
@@ -250,9 +251,12 @@ def _clauses(tokens: list[_Token], sentences: list[tuple[int, int]]) -> list[_Cl
     for start, end in sentences:
         cuts = [n for n in range(start + 1, end) if _is_cut(tokens, n)]
         for cut, following in pairwise([*cuts, end]):
-            clauses += [_Clause(cut, following), _Clause(cut, end)]
-            if tokens[cut].text == ";":
-                clauses.append(_Clause(start, cut + 1))
+            if tokens[cut].text != ";":
+                clauses += [_Clause(cut, following), _Clause(cut, end)]
+            elif not any(
+                tokens[n].text == ":" for n in range(start, cut)
+            ):  # after a colon it parts the items of a list
+                clauses += [_Clause(start, cut + 1), _Clause(cut, end)]
         for opening in (n for n in range(start, end) if tokens[n].text == "("):
             closing = next((n for n in range(opening, end) if tokens[n].text == ")"), None)
             if closing is not None and not _qualifies(tokens[opening + 1 : closing]):
@@ -288,12 +292,12 @@ def _align(
     """Return the first and last evidence token of an alignment of the whole claim, or None.
 
     A claim may begin and end anywhere that a left-out clause allows, so all evidence is consumed, token by token.
-    Where a new sentence of the evidence starts, the claim must pause too.
+    Where a new sentence of the evidence starts, the claim must stop too.
     """
     claimed: list[_Token] = []
     pauses: set[int] = set()
     for token in spoken:
-        if token.text in _BREAKS:
+        if token.text in _STOPS:
             pauses.add(len(claimed))
         if token.text not in _SILENT:
             claimed.append(token)
@@ -346,10 +350,13 @@ def _questions(tokens: list[_Token], sentences: list[tuple[int, int]]) -> set[in
 
 def _longest_common(claimed: list[_Token], found: list[_Token]) -> int:
     row = [0] * (len(found) + 1)
+    others = [token.text for token in found]
     for token in claimed:
-        previous = 0
-        for j, other in enumerate(found, start=1):
-            previous, row[j] = row[j], previous + 1 if token.text == other.text else max(row[j], row[j - 1])
+        diagonal = left = 0
+        for j, other in enumerate(others, start=1):
+            above = row[j]
+            left = diagonal + 1 if token.text == other else max(above, left)
+            diagonal, row[j] = above, left
     return row[-1]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -142,7 +143,7 @@ def _see_also(document: Document, documents: list[Document], root: Path) -> Iter
                 continue
             known = by_file.get(_linked_file(document, link)) if link.href else everywhere | names
             if known is None:
-                known = _anchors_on_disk((root if root.is_dir() else root.parent) / link.href.partition("#")[0])
+                known = _anchors_on_disk(root.resolve().parent / _linked_file(document, link))
             if link_target(link) not in known:
                 message = f"See also '{link.text}' ({link.href or link_target(link)}) is no entry of this glossary."
                 yield Finding(document.path, link.line, "unknown-see-also", section.term, message)
@@ -150,17 +151,16 @@ def _see_also(document: Document, documents: list[Document], root: Path) -> Iter
 
 def _linked_file(document: Document, link: Link) -> str:
     name = link.href.partition("#")[0]
-    return str(PurePosixPath(document.path).parent / name) if name else document.path
+    return posixpath.normpath(PurePosixPath(document.path).parent / name) if name else document.path
 
 
 def _anchors_on_disk(file: Path) -> set[str]:
     """Return the anchors of a file that was not asked for, so that one file of a folder can be checked alone."""
-    if not file.is_file():
+    try:
+        text = file.read_text("utf-8", errors="replace") if file.is_file() else ""
+    except (OSError, ValueError):  # no file name at all
         return set()
-    return {
-        slugify(heading)
-        for heading in re.findall(r"^## (.+)$", file.read_text("utf-8", errors="replace"), re.MULTILINE)
-    }
+    return {slugify(heading) for heading in re.findall(r"^## (.+)$", text, re.MULTILINE)}
 
 
 def _orphan_message(code: str) -> str:

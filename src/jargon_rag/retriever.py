@@ -54,6 +54,11 @@ class Retriever:
         """Return the index that is searched."""
         return self._index
 
+    @property
+    def embedder(self) -> Embedder:
+        """Return the embedder that questions go through."""
+        return self._embedder
+
     def named(self, question: str) -> dict[str, str]:
         """Return the entries whose name the question spells, slug → the words that do; longer names win over their parts."""
         spoken = words(question)
@@ -98,7 +103,7 @@ class Retriever:
             )
             for rank, (score, slug) in enumerate(fused[:top_k], start=1)
         )
-        in_scope, reason = _verdict(results, named)
+        in_scope, reason = _verdict(results, named, cosine=float(cosines.max(initial=-1.0)))
         return Retrieval(question, query, results, in_scope, reason)
 
     def passages(self, question: str, slug: str) -> list[Chunk]:
@@ -146,10 +151,10 @@ def _terms(text: str) -> list[str]:
     return [singular(word) for word in words(text) if word not in STOP_WORDS]
 
 
-def _verdict(results: Sequence[SearchResult], named: dict[str, str]) -> tuple[bool, str]:
+def _verdict(results: Sequence[SearchResult], named: dict[str, str], *, cosine: float) -> tuple[bool, str]:
+    """Judge by the best cosine of all chunks, not of those shown, so that `top_k` does not change the verdict."""
     if not results:
         return False, "the glossary is empty"
-    cosine = max(result.signals["cosine"] for result in results)
     top = results[0]
     if top.entry.slug in named:
         spelled = f"it names {top.entry.term} ('{named[top.entry.slug]}')"

@@ -6,7 +6,7 @@ import re
 import unicodedata
 
 _HYPHENS = "-\u2010\u2011\u2012\u2013\u2014\u2212"
-_WORD = re.compile(rf"[^\W_]+(?:['’][^\W_]+)*|[{_HYPHENS}]")
+_WORD = re.compile(rf"[^\W_]+(?:'[^\W_]+)*|[{_HYPHENS}]")
 _PART = re.compile(r"\s+/\s+|,\s+|\s+vs\.?\s+", re.IGNORECASE)
 
 
@@ -23,8 +23,8 @@ def split_heading(heading: str) -> list[str]:
     written once may be meant for every part. `Name (ACRONYM)` gives both. A slash without spaces joins one name.
     """
     names = [heading]
-    bare = re.sub(r"\s*\(([^)]*)\)", "", heading).strip()
-    names += [bare, *(inside.strip() for inside in re.findall(r"\(([^)]*)\)", heading))]
+    bare = re.sub(r"\s*\([^()]*\)", "", heading).strip()
+    names += [bare, *(inside.strip() for inside in re.findall(r"\(([^()]*)\)", heading))]
     parts = [part.strip() for part in _PART.split(bare) if part.strip()]
     if len(parts) > 1:
         names += parts
@@ -36,7 +36,7 @@ def split_heading(heading: str) -> list[str]:
 
 def words(text: str) -> list[str]:
     """Return the lower-cased words of a text; hyphens separate, apostrophes do not."""
-    folded = unicodedata.normalize("NFKC", text).casefold()
+    folded = unicodedata.normalize("NFKC", text).casefold().replace("’", "'")
     return [word for word in _WORD.findall(folded) if word not in _HYPHENS]
 
 

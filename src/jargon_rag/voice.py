@@ -46,7 +46,8 @@ def refusal(question: str, nearest: Sequence[str], *, style: Style) -> list[str]
 
 def without_address(text: str) -> str:
     """Return a line of Rick's without 'Morty': in plain style nobody is spoken to."""
-    return re.sub(r",?\s*\bMorty\b(?=[,.!?;:]|\s*$)|^Morty,\s*", "", text).strip()
+    text = re.sub(r"^Morty,\s*(\w)", lambda match: match[1].upper(), text)
+    return re.sub(r",?\s*\bMorty\b(?=[,.!?;:]|\s*$)", "", text).strip()
 
 
 def _pick(lines: Sequence[str], question: str) -> str:

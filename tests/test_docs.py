@@ -1,0 +1,65 @@
+"""What README and docs show is executed."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from jargon_rag.cli import app
+from jargon_rag.rag import JargonRAG
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+OWN = re.search(r"```markdown\n(.*?)```", README, re.DOTALL)
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def commands() -> list[str]:
+    lines = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("jargon-rag ")]
+    return [line for line in lines if not line.startswith("jargon-rag serve")]
+
+
+def test_the_python_example_runs_and_says_what_it_claims(
+    monkeypatch: pytest.MonkeyPatch, rag: JargonRAG, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("jargon_rag.rag.JargonRAG", lambda: rag)  # the same bot, already loaded
+    (example,) = blocks("python")
+    exec(compile(example, "README.md", "exec"), {})  # the README's own code
+    printed = capsys.readouterr().out
+    assert "Rick: " in printed
+    assert "[1] Dropout (corpus/" in printed
+    assert "Retrieval\n" in printed
+    assert "Epoch: How many do I need?" in printed
+    assert "True (" in printed
+
+
+@pytest.mark.parametrize("command", commands())
+def test_the_commands_of_the_readme_run(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert OWN is not None
+    (tmp_path / "my_glossary.md").write_text(OWN[1], "utf-8")
+    (tmp_path / "corpus").symlink_to(ROOT / "corpus")
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, shlex.split(command)[1:])
+    assert result.exit_code == 0, result.output
+    assert result.stdout.strip()
+
+
+def test_the_own_glossary_example_is_answered(tmp_path: Path) -> None:
+    assert OWN is not None
+    (tmp_path / "my_glossary.md").write_text(OWN[1], "utf-8")
+    result = CliRunner().invoke(app, ["ask", "What is a spinnaker?", "--corpus", str(tmp_path / "my_glossary.md")])
+    assert "A large, light sail" in result.stdout
+    assert "[1] Spinnaker (my_glossary.md#L" in result.stdout
+
+
+def test_links_of_the_documentation_lead_somewhere() -> None:
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text("utf-8")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
