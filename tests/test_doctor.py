@@ -12,9 +12,9 @@ import pytest
 from jargon_rag.doctor import PACKAGES, Check, examine
 from jargon_rag.embedder import SentenceTransformerEmbedder
 from jargon_rag.index import save_index
+from jargon_rag.indexing import index_corpus
 from jargon_rag.models import EMBEDDER, LANGUAGE_MODEL, weights_dir
 from jargon_rag.paths import default_cache_dir
-from jargon_rag.rag import index_corpus
 
 GLOSSARY = "# Garden\n\n## Mulch\n\nMulch covers the soil and keeps it moist.\n"
 

@@ -113,6 +113,10 @@ def test_nested_brackets_leave_no_marker_in_the_text(text: str) -> None:
     assert all(not re.search(r"\[", sentence.text) for sentence in read(text))
 
 
+def test_a_sentence_cut_off_at_a_colon_or_dash_ends_in_a_full_stop() -> None:
+    assert texts("It has two parts: [1] It scales — [2]") == ["It has two parts.", "It scales."]
+
+
 def test_a_full_stop_of_an_abbreviation_ends_no_sentence() -> None:
     assert texts("Use a small model, e.g. MiniLM, as in Fig. 2 [1].") == [
         "Use a small model, e.g. MiniLM, as in Fig. 2."

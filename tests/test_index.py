@@ -18,8 +18,8 @@ from jargon_rag.embedder import SentenceTransformerEmbedder
 from jargon_rag.errors import IndexFileError, JargonRAGError
 from jargon_rag.glossary import corpus_hash, read_glossary
 from jargon_rag.index import Index, build_index, check_embedder, load_index, save_index
+from jargon_rag.indexing import index_corpus, open_index
 from jargon_rag.paths import write_atomic
-from jargon_rag.rag import index_corpus, open_index
 from jargon_rag.types import Chunk, Entry, Passage, Snippet, Turn
 
 GLOSSARY = """# Kitchen

@@ -230,8 +230,8 @@ def make_index(
         from jargon_rag.errors import IndexFileError
         from jargon_rag.glossary import read_glossary
         from jargon_rag.index import load_index, save_index
+        from jargon_rag.indexing import index_corpus, open_index
         from jargon_rag.paths import default_cache_dir, shipped_folder
-        from jargon_rag.rag import index_corpus, open_index
 
         cache = cache_dir or default_cache_dir()
         source = corpus or shipped_folder("corpus")
@@ -388,7 +388,7 @@ def _run_batch(batch: str, run: Callable[[dict[str, Any]], dict[str, Any]]) -> N
             if not line.strip():
                 continue
             try:
-                row = json.loads(line.decode("utf-8"))
+                row = json.loads(line.decode("utf-8-sig"))  # some editors begin a file with a byte order mark
                 if not isinstance(row, dict):
                     raise InputError(f"A line is a JSON object, not {type(row).__name__}.")
                 record = run(row)

@@ -327,7 +327,7 @@ def _parse(text: str, path: str) -> Document:
             label = _add(section, block, label, document)
     starts = sorted(section.line for section in document.sections)
     last = text.count("\n") + 1
-    for section, following in zip(document.sections, [*starts[1:], last + 1], strict=True):
+    for section, following in zip(document.sections, [*starts[1:], last + 1], strict=False):
         section.end_line = following - 1
     return document
 

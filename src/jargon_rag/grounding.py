@@ -107,6 +107,7 @@ def _read_sentence(text: str, speaker: str | None) -> tuple[str | None, RawSente
     markers = tuple(dict.fromkeys(int(number) for number in MARKER.findall(text)))
     text = " ".join(_BRACKETED.sub("", text).split())
     text = re.sub(r"([.!?])[.,;]+$", r"\1", re.sub(r"\s+([.,;:!?])", r"\1", text)).lstrip(".,;:!? ")
+    text = re.sub(r"\s*[,;:—–]+$", ".", text)  # cut off before a list or a second half
     return speaker, RawSentence(speaker, text, markers) if any(char.isalnum() for char in text) else None
 
 

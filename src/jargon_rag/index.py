@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import faiss
+import filelock
 import numpy as np
 
-from jargon_rag.errors import IndexFileError
+from jargon_rag.errors import IndexFileError, JargonRAGError
 from jargon_rag.paths import make_folder, read_json_object, write_atomic
 from jargon_rag.types import Chunk, Embedder, Entry, Passage, Snippet, Turn
 
@@ -71,6 +72,16 @@ def save_index(index: Index, folder: Path) -> None:
     Raises JargonRAGError when the folder cannot be written; an index that was there before stays usable.
     """
     make_folder(folder)
+    try:
+        with filelock.FileLock(folder / ".lock"):  # two writers would remove each other's files
+            _save(index, folder)
+    except OSError as error:
+        raise JargonRAGError(
+            f"Cannot write in {folder}: {error.strerror}. Choose a folder that can be written."
+        ) from error
+
+
+def _save(index: Index, folder: Path) -> None:
     contents = {
         "entries": (".jsonl", _to_lines(index.entries)),
         "chunks": (".jsonl", _to_lines(index.chunks)),
@@ -106,6 +117,15 @@ def load_index(folder: Path) -> Index:
     Raises IndexFileError naming the file, the fault and the command that rebuilds the index.
     """
     manifest = read_manifest(folder)
+    try:
+        return _load(folder, manifest)
+    except IndexFileError:
+        if read_manifest(folder) == manifest:
+            raise
+        return load_index(folder)  # another process saved a new index meanwhile
+
+
+def _load(folder: Path, manifest: dict[str, Any]) -> Index:
     try:
         entries = _from_lines(_read_checked(folder, manifest, "entries"), _entry)
         chunks = _from_lines(_read_checked(folder, manifest, "chunks"), lambda row: Chunk(**row))

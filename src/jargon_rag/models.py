@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -68,9 +69,9 @@ def find_model(name: str | None, default: PackagedModel, *, cache_dir: Path) -> 
     Raises WeightsError that names the model and the command that fetches it.
     """
     if name is not None:
-        if Path(name).is_dir():
+        if name and os.path.isdir(name):  # noqa: PTH112 (Path.is_dir raises for a name too long)
             return Path(name)
-        if not _HUB_ID.fullmatch(name) or Path(name).exists():
+        if not _HUB_ID.fullmatch(name) or os.path.exists(name):  # noqa: PTH110
             raise WeightsError(
                 f"{name!r} is neither a folder with a model nor a Hugging Face id such as 'Qwen/Qwen2.5-0.5B-Instruct'."
             )

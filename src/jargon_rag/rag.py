@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from jargon_rag.chunking import chunk_glossary, split_sentences
+from jargon_rag.answering import Draft, attribute, morty, ms_since, own_words
 from jargon_rag.conversation import check_history, standalone_question
 from jargon_rag.embedder import SentenceTransformerEmbedder
-from jargon_rag.errors import IndexFileError, InputError
+from jargon_rag.errors import InputError
 from jargon_rag.generator import LocalGenerator
-from jargon_rag.glossary import corpus_hash, read_glossary, read_questions
-from jargon_rag.grounding import RawSentence, check_support, read_sentences
-from jargon_rag.index import REBUILD, Index, build_index, check_embedder, load_index, read_manifest, save_index
+from jargon_rag.grounding import read_sentences
+from jargon_rag.indexing import open_index
 from jargon_rag.models import LANGUAGE_MODEL, find_model
-from jargon_rag.paths import default_cache_dir, shipped_folder
+from jargon_rag.paths import default_cache_dir
 from jargon_rag.prompt import build_messages
 from jargon_rag.retriever import Retriever
 from jargon_rag.types import (
     Answer,
     Chunk,
-    Citation,
     CodeBlock,
     Embedder,
     Entry,
@@ -36,10 +32,8 @@ from jargon_rag.types import (
     SearchResult,
     Sentence,
     Style,
-    TextPiece,
-    Timings,
 )  # fmt: skip
-from jargon_rag.voice import opening, refusal, without_address
+from jargon_rag.voice import refusal
 
 MAX_QUESTION_CHARS = 2_000
 MAX_SOURCES = 3  # entries that one answer may cite
@@ -47,7 +41,6 @@ PASSAGES_PER_SOURCE = 3
 MIN_CLAIMS, MAX_CLAIMS = 2, 4  # Rick's sentences
 MAX_FAILURES = 2  # sentences that did not pass, after which the model is stopped
 MAX_NEW_TOKENS = 120
-MAX_IDLE_TOKENS = 48  # without a sentence that passed, after which the model is stopped too
 CLOSE_SCORE = 0.9  # an entry whose score is this share of the best one's is a source too
 
 _ASKS_FOR_CODE = re.compile(
@@ -57,7 +50,6 @@ _ASKS_FOR_CODE = re.compile(
 _COMPARES = re.compile(
     r"\b(vs\.?|versus|or|compar\w+|differ\w*|difference|between|better than|instead of|and)\b", re.IGNORECASE
 )
-_LEANS_BACK = re.compile(r"^(and|but|so|then|or)\b|\b(it|its|that|this|they|them|those|these|there)\b", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 Event = Retrieval | Sentence | Answer
@@ -158,7 +150,7 @@ class JargonRAG:
         style = _check_style(style or self.style)
         started = time.perf_counter()
         retrieval = self.retrieve(question, history=history, top_k=2 * MAX_SOURCES)
-        draft = _Draft(retrieval, style, started=started, retrieve_ms=_ms_since(started))
+        draft = Draft(retrieval, style, started=started, retrieve_ms=ms_since(started))
         yield retrieval
         if not retrieval.in_scope:
             nearest = [result.entry.term for result in retrieval.results[:MAX_SOURCES]]
@@ -223,11 +215,11 @@ class JargonRAG:
         cited = {entry.term for entry in sources}
         return [term for term in dict.fromkeys([*linked, *found]) if term not in cited][:4]
 
-    def _write(self, draft: _Draft, sources: list[Entry], evidence: list[tuple[int, Chunk]]) -> Iterator[Sentence]:
+    def _write(self, draft: Draft, sources: list[Entry], evidence: list[tuple[int, Chunk]]) -> Iterator[Sentence]:
         """Yield the dialogue: the model's sentences that pass, and the glossary's own words in place of those that do not."""
-        own_words = _own_words(sources, evidence, draft.style)
+        fallback = own_words(sources, evidence, draft.style)
         if draft.style == "rick":
-            yield draft.add(_morty(draft.retrieval, sources, evidence))
+            yield draft.add(morty(draft.retrieval, sources, evidence))
         messages = build_messages(draft.retrieval.standalone_question, [(n, chunk.passage) for n, chunk in evidence])
         failures = 0
         written = draft.time(self.load().stream(messages, max_new_tokens=MAX_NEW_TOKENS))
@@ -236,19 +228,19 @@ class JargonRAG:
                 if raw.speaker == "Morty" or len(draft.claims) >= MAX_CLAIMS or failures >= MAX_FAILURES:
                     break
                 started = time.perf_counter()
-                attributed = _attribute(raw, evidence, draft.style)
-                draft.check_ms += _ms_since(started)
+                attributed = attribute(raw, evidence, draft.style)
+                draft.check_ms += ms_since(started)
                 if attributed is None:
                     failures += 1
-                    if substitute := next(own_words, None):
+                    if substitute := next(fallback, None):
                         yield draft.claim(*substitute, sources=sources)
                     continue
                 sentence, chunk = attributed
                 if not draft.has(sentence.text):
-                    draft.first_shown_ms = draft.first_shown_ms or _ms_since(draft.started)
+                    draft.first_shown_ms = draft.first_shown_ms or ms_since(draft.started)
                     yield draft.claim(sentence, chunk, sources=sources)
         uncited = set(range(1, len(sources) + 1)) - {n for claim in draft.claims for n in claim.citations}
-        for sentence, chunk in own_words:
+        for sentence, chunk in fallback:
             needed = len(draft.claims) < MIN_CLAIMS or (
                 set(sentence.citations) & uncited and len(draft.claims) < MAX_CLAIMS
             )
@@ -273,52 +265,6 @@ class Chat:
         return answer
 
 
-def open_index(
-    *,
-    corpus: Path | None,
-    index: Path | None,
-    embedder: Embedder,
-    cache_dir: Path,
-    say: Callable[[str], None] = lambda _: None,
-    progress: bool = False,
-) -> Index:
-    """Return the index to search: the one given, the shipped one, or the one kept for this corpus, built again if stale."""
-    if index is not None:
-        loaded = load_index(index)
-        check_embedder(loaded.embedder_id, embedder, index)
-        if corpus is not None and loaded.corpus_hash != corpus_hash(corpus):
-            raise IndexFileError(
-                f"The index in {index} is stale: {corpus} has changed since. {REBUILD.format(folder=index)}"
-            )
-        return loaded
-    if corpus is None:
-        shipped = shipped_folder("index")
-        if read_manifest(shipped)["embedder"] == embedder.id:
-            return load_index(shipped)
-        say(f"The shipped index was made with another embedder; indexing the shipped glossary with {embedder.id}")
-        corpus = shipped_folder("corpus")
-    key = hashlib.sha256(f"{corpus.resolve()}\n{embedder.id}".encode()).hexdigest()[:16]
-    folder = cache_dir / "indexes" / key
-    try:
-        previous = load_index(folder)
-    except IndexFileError:
-        previous = None
-    if previous is not None and previous.corpus_hash == corpus_hash(corpus):
-        return previous
-    say(f"Indexing {corpus}")
-    built = index_corpus(corpus, embedder, previous=previous, progress=progress)
-    save_index(built, folder)
-    return built
-
-
-def index_corpus(corpus: Path, embedder: Embedder, *, previous: Index | None = None, progress: bool = False) -> Index:
-    """Read a glossary and return its index; what did not change since `previous` is not embedded again."""
-    digest = corpus_hash(corpus)
-    entries = read_glossary(corpus)
-    chunks = chunk_glossary(entries, read_questions(corpus, entries))
-    return build_index(entries, chunks, embedder, corpus_hash=digest, previous=previous, progress=progress)
-
-
 def check_question(question: object) -> str:
     """Return a question without control characters; raises InputError if there is none, or it is too long."""
     if not isinstance(question, str):
@@ -337,127 +283,3 @@ def _check_style(style: str) -> Style:
     if style == "rick" or style == "plain":
         return style  # type: ignore[return-value]
     raise InputError(f"Unknown style {style!r}: choose 'rick' or 'plain'.")
-
-
-# An answer while it is being made
-
-
-@dataclass(slots=True)
-class _Draft:
-    retrieval: Retrieval
-    style: Style
-    started: float
-    retrieve_ms: float
-    sentences: list[Sentence] = field(default_factory=list)
-    claims: list[Sentence] = field(default_factory=list)
-    citations: list[Citation] = field(default_factory=list)
-    code: list[CodeBlock] = field(default_factory=list)
-    prefill_ms: float = 0.0
-    decode_ms: float = 0.0
-    check_ms: float = 0.0
-    first_token_ms: float = 0.0
-    first_shown_ms: float = 0.0
-    prompt_tokens: int = 0
-    answer_tokens: int = 0
-
-    def add(self, sentence: Sentence) -> Sentence:
-        self.sentences.append(sentence)
-        return sentence
-
-    def has(self, text: str) -> bool:
-        return any(sentence.text == text for sentence in self.sentences)
-
-    def claim(self, sentence: Sentence, chunk: Chunk, *, sources: Sequence[Entry]) -> Sentence:
-        self.claims.append(sentence)
-        for marker in sentence.citations:
-            self.cite(marker, sources[marker - 1], sentence.quote, chunk.line, chunk.end_line)
-        return self.add(sentence)
-
-    def cite(self, marker: int, entry: Entry, quote: str, line: int, end_line: int) -> None:
-        lines = f"#L{line}" if line == end_line else f"#L{line}-L{end_line}"
-        citation = Citation(marker, entry, quote, f"{entry.path}{lines}")
-        if citation not in self.citations:
-            self.citations.append(citation)
-
-    def time(self, pieces: Generator[TextPiece, None, None]) -> Generator[str, None, None]:
-        """Yield the text of a generator's pieces and keep its times and token counts."""
-        waiting = time.perf_counter()
-        with closing(pieces):
-            for piece in pieces:
-                spent = _ms_since(waiting)
-                if not self.first_token_ms:
-                    self.first_token_ms, self.prefill_ms = _ms_since(self.started), spent
-                else:
-                    self.decode_ms += spent
-                self.prompt_tokens, self.answer_tokens = piece.prompt_tokens, piece.answer_tokens
-                yield piece.text
-                if piece.answer_tokens >= MAX_IDLE_TOKENS and not self.first_shown_ms:
-                    return
-                waiting = time.perf_counter()
-
-    def answer(self, *, refused: bool, suggestions: Sequence[str]) -> Answer:
-        timings = Timings(
-            retrieve_ms=self.retrieve_ms,
-            prefill_ms=self.prefill_ms,
-            decode_ms=self.decode_ms,
-            check_ms=self.check_ms,
-            first_token_ms=self.first_token_ms,
-            first_shown_ms=self.first_shown_ms,
-            total_ms=_ms_since(self.started),
-            prompt_tokens=self.prompt_tokens,
-            answer_tokens=self.answer_tokens,
-        )
-        return Answer(
-            question=self.retrieval.question,
-            standalone_question=self.retrieval.standalone_question,
-            sentences=tuple(self.sentences),
-            citations=tuple(self.citations),
-            retrieval=self.retrieval,
-            refused=refused,
-            suggestions=tuple(suggestions),
-            code=tuple(self.code),
-            timings=timings,
-        )
-
-
-def _ms_since(started: float) -> float:
-    return round(1000 * (time.perf_counter() - started), 2)
-
-
-def _attribute(raw: RawSentence, evidence: Sequence[tuple[int, Chunk]], style: Style) -> tuple[Sentence, Chunk] | None:
-    """Return a sentence of the model's with the marker whose passage supports it, or None if none does.
-
-    A marker of the model's that is valid and supports the sentence is kept; any other is replaced.
-    """
-    speaker = "Rick" if style == "rick" else None
-    by_marker = sorted(evidence, key=lambda pair: pair[0] not in raw.markers)
-    for marker, chunk in by_marker:
-        verdict = check_support(raw.text, chunk.passage)
-        if verdict.supported:
-            return Sentence(speaker, raw.text, (marker,), True, verdict.score, "model", verdict.quote), chunk
-    return None
-
-
-def _own_words(
-    sources: Sequence[Entry], evidence: Sequence[tuple[int, Chunk]], style: Style
-) -> Iterator[tuple[Sentence, Chunk]]:
-    """Yield the glossary's own sentences, the best passage of each source first."""
-    first_of_each = [next((n, chunk) for n, chunk in evidence if n == marker) for marker in range(1, len(sources) + 1)]
-    rest = [pair for pair in evidence if pair not in first_of_each]
-    speaker = "Rick" if style == "rick" else None
-    for marker, chunk in [*first_of_each, *rest]:
-        for text in split_sentences(chunk.passage):
-            shown = text if style == "rick" else without_address(text)
-            if not text.endswith("?"):
-                yield Sentence(speaker, shown, (marker,), True, 1.0, "entry", text), chunk
-
-
-def _morty(retrieval: Retrieval, sources: Sequence[Entry], evidence: Sequence[tuple[int, Chunk]]) -> Sentence:
-    """Return Morty's line: the question that the glossary itself puts before the passage, or a fixed one."""
-    _, chunk = evidence[0]
-    if len(sources) == 1:
-        for asked, replied in sources[0].exchanges():
-            asks = [part for part in split_sentences(asked.text) if part.endswith("?")]
-            if replied.line == chunk.line and asks and not _LEANS_BACK.search(asks[-1]):
-                return Sentence("Morty", asks[-1], (), None, 0.0, "entry", asks[-1])
-    return Sentence("Morty", opening(retrieval.question, [entry.term for entry in sources]), (), None, 0.0, "fixed")

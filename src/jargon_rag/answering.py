@@ -1,0 +1,146 @@
+"""The pieces of an answer: which sentence rests on which passage, the glossary's own words, and the draft they go into."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+
+from jargon_rag.chunking import split_sentences
+from jargon_rag.grounding import RawSentence, check_support
+from jargon_rag.types import Answer, Chunk, Citation, CodeBlock, Entry, Retrieval, Sentence, Style, TextPiece, Timings
+from jargon_rag.voice import opening, without_address
+
+MAX_IDLE_TOKENS = 48  # without a sentence that passed, after which the model is stopped
+_LEANS_BACK = re.compile(r"^(and|but|so|then|or)\b|\b(it|its|that|this|they|them|those|these|there)\b", re.IGNORECASE)
+
+
+@dataclass(slots=True)
+class Draft:
+    """An answer while it is being made: what was said, what it rests on, what it took."""
+
+    retrieval: Retrieval
+    style: Style
+    started: float
+    retrieve_ms: float
+    sentences: list[Sentence] = field(default_factory=list)
+    claims: list[Sentence] = field(default_factory=list)
+    citations: list[Citation] = field(default_factory=list)
+    code: list[CodeBlock] = field(default_factory=list)
+    prefill_ms: float = 0.0
+    decode_ms: float = 0.0
+    check_ms: float = 0.0
+    first_token_ms: float = 0.0
+    first_shown_ms: float = 0.0
+    prompt_tokens: int = 0
+    answer_tokens: int = 0
+
+    def add(self, sentence: Sentence) -> Sentence:
+        """Keep a sentence that claims nothing, and return it."""
+        self.sentences.append(sentence)
+        return sentence
+
+    def has(self, text: str) -> bool:
+        """Tell whether these words were said already."""
+        return any(sentence.text == text for sentence in self.sentences)
+
+    def claim(self, sentence: Sentence, chunk: Chunk, *, sources: Sequence[Entry]) -> Sentence:
+        """Keep a checked sentence and what it cites, and return it."""
+        self.claims.append(sentence)
+        for marker in sentence.citations:
+            self.cite(marker, sources[marker - 1], sentence.quote, chunk.line, chunk.end_line)
+        return self.add(sentence)
+
+    def cite(self, marker: int, entry: Entry, quote: str, line: int, end_line: int) -> None:
+        """Keep a citation, once."""
+        lines = f"#L{line}" if line == end_line else f"#L{line}-L{end_line}"
+        citation = Citation(marker, entry, quote, f"{entry.path}{lines}")
+        if citation not in self.citations:
+            self.citations.append(citation)
+
+    def time(self, pieces: Generator[TextPiece, None, None]) -> Generator[str, None, None]:
+        """Yield the text of a generator's pieces and keep its times and token counts."""
+        waiting = time.perf_counter()
+        with closing(pieces):
+            for piece in pieces:
+                spent = ms_since(waiting)
+                if not self.first_token_ms:
+                    self.first_token_ms, self.prefill_ms = ms_since(self.started), spent
+                else:
+                    self.decode_ms += spent
+                self.prompt_tokens, self.answer_tokens = piece.prompt_tokens, piece.answer_tokens
+                yield piece.text
+                if piece.answer_tokens >= MAX_IDLE_TOKENS and not self.first_shown_ms:
+                    return
+                waiting = time.perf_counter()
+
+    def answer(self, *, refused: bool, suggestions: Sequence[str]) -> Answer:
+        """Return the finished answer."""
+        timings = Timings(
+            retrieve_ms=self.retrieve_ms,
+            prefill_ms=self.prefill_ms,
+            decode_ms=self.decode_ms,
+            check_ms=self.check_ms,
+            first_token_ms=self.first_token_ms,
+            first_shown_ms=self.first_shown_ms,
+            total_ms=ms_since(self.started),
+            prompt_tokens=self.prompt_tokens,
+            answer_tokens=self.answer_tokens,
+        )
+        return Answer(
+            question=self.retrieval.question,
+            standalone_question=self.retrieval.standalone_question,
+            sentences=tuple(self.sentences),
+            citations=tuple(self.citations),
+            retrieval=self.retrieval,
+            refused=refused,
+            suggestions=tuple(suggestions),
+            code=tuple(self.code),
+            timings=timings,
+        )
+
+
+def ms_since(started: float) -> float:
+    """Return the milliseconds since a `time.perf_counter()` reading."""
+    return round(1000 * (time.perf_counter() - started), 2)
+
+
+def attribute(raw: RawSentence, evidence: Sequence[tuple[int, Chunk]], style: Style) -> tuple[Sentence, Chunk] | None:
+    """Return a sentence of the model's with the marker whose passage supports it, or None if none does.
+
+    A marker of the model's that is valid and supports the sentence is kept; any other is replaced.
+    """
+    speaker = "Rick" if style == "rick" else None
+    by_marker = sorted(evidence, key=lambda pair: pair[0] not in raw.markers)
+    for marker, chunk in by_marker:
+        verdict = check_support(raw.text, chunk.passage)
+        if verdict.supported:
+            return Sentence(speaker, raw.text, (marker,), True, verdict.score, "model", verdict.quote), chunk
+    return None
+
+
+def own_words(
+    sources: Sequence[Entry], evidence: Sequence[tuple[int, Chunk]], style: Style
+) -> Iterator[tuple[Sentence, Chunk]]:
+    """Yield the glossary's own sentences, the best passage of each source first."""
+    first_of_each = [next((n, chunk) for n, chunk in evidence if n == marker) for marker in range(1, len(sources) + 1)]
+    rest = [pair for pair in evidence if pair not in first_of_each]
+    speaker = "Rick" if style == "rick" else None
+    for marker, chunk in [*first_of_each, *rest]:
+        for text in split_sentences(chunk.passage):
+            shown = text if style == "rick" else without_address(text)
+            if not text.endswith("?"):
+                yield Sentence(speaker, shown, (marker,), True, 1.0, "entry", text), chunk
+
+
+def morty(retrieval: Retrieval, sources: Sequence[Entry], evidence: Sequence[tuple[int, Chunk]]) -> Sentence:
+    """Return Morty's line: the question that the glossary itself puts before the passage, or a fixed one."""
+    _, chunk = evidence[0]
+    if len(sources) == 1:
+        for asked, replied in sources[0].exchanges():
+            asks = [part for part in split_sentences(asked.text) if part.endswith("?")]
+            if replied.line == chunk.line and asks and not _LEANS_BACK.search(asks[-1]):
+                return Sentence("Morty", asks[-1], (), None, 0.0, "entry", asks[-1])
+    return Sentence("Morty", opening(retrieval.question, [entry.term for entry in sources]), (), None, 0.0, "fixed")

@@ -1,0 +1,60 @@
+"""Make the index of a glossary, or open the one that exists."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+from jargon_rag.chunking import chunk_glossary
+from jargon_rag.errors import IndexFileError
+from jargon_rag.glossary import corpus_hash, read_glossary, read_questions
+from jargon_rag.index import REBUILD, Index, build_index, check_embedder, load_index, read_manifest, save_index
+from jargon_rag.paths import shipped_folder
+from jargon_rag.types import Embedder
+
+
+def open_index(
+    *,
+    corpus: Path | None,
+    index: Path | None,
+    embedder: Embedder,
+    cache_dir: Path,
+    say: Callable[[str], None] = lambda _: None,
+    progress: bool = False,
+) -> Index:
+    """Return the index to search: the one given, the shipped one, or the one kept for this corpus, built again if stale."""
+    if index is not None:
+        loaded = load_index(index)
+        check_embedder(loaded.embedder_id, embedder, index)
+        if corpus is not None and loaded.corpus_hash != corpus_hash(corpus):
+            raise IndexFileError(
+                f"The index in {index} is stale: {corpus} has changed since. {REBUILD.format(folder=index)}"
+            )
+        return loaded
+    if corpus is None:
+        shipped = shipped_folder("index")
+        if read_manifest(shipped)["embedder"] == embedder.id:
+            return load_index(shipped)
+        say(f"The shipped index was made with another embedder; indexing the shipped glossary with {embedder.id}")
+        corpus = shipped_folder("corpus")
+    key = hashlib.sha256(f"{corpus.resolve()}\n{embedder.id}".encode()).hexdigest()[:16]
+    folder = cache_dir / "indexes" / key
+    try:
+        previous = load_index(folder)
+    except IndexFileError:
+        previous = None
+    if previous is not None and previous.corpus_hash == corpus_hash(corpus):
+        return previous
+    say(f"Indexing {corpus}")
+    built = index_corpus(corpus, embedder, previous=previous, progress=progress)
+    save_index(built, folder)
+    return built
+
+
+def index_corpus(corpus: Path, embedder: Embedder, *, previous: Index | None = None, progress: bool = False) -> Index:
+    """Read a glossary and return its index; what did not change since `previous` is not embedded again."""
+    digest = corpus_hash(corpus)
+    entries = read_glossary(corpus)
+    chunks = chunk_glossary(entries, read_questions(corpus, entries))
+    return build_index(entries, chunks, embedder, corpus_hash=digest, previous=previous, progress=progress)
