@@ -35,6 +35,9 @@ types: setup ## Check types, strictly
 index: setup ## Rebuild index/ from corpus/; embeds only what changed
 	$(BIN)/jargon-rag index
 
+toc: setup ## Write the tables of contents of corpus/
+	$(BIN)/python scripts/toc.py
+
 eval: setup ## Measure retrieval and refusal; writes docs/retrieval.md
 	$(BIN)/python -m evals.retrieval
 

@@ -44,10 +44,10 @@ Rick: "Cold milk and impatience make a roux lumpy. Whisk it, Morty."<br>
 
 ## Blanching
 
-Blanching is a short boil that ends in ice water.
+Blanching is a short boil that ends in ice \x1b[31mwater.
 
 Morty: "How long?"<br>
-Rick: "One minute for beans [\x1b[31m]."<br>
+Rick: "One minute for beans."<br>
 """
 
 
@@ -124,7 +124,7 @@ def test_an_ask_batch_as_a_process_answers_line_by_line_and_goes_on_after_bad_li
         + lines(
             ["question"], {"history": []}, {"question": 3}, {"question": "  "}, {"question": "Why?", "history": "x"}
         )
-        + lines({"question": "x" * 3000}, {"question": "Is it on at inference?", "history": told})
+        + lines({"question": "x" * 3000}, {"question": "How much of it do I need?", "history": told})
         + b"[" * 100_000
         + b"\n\r\n"
         + json.dumps({"question": "Wie kocht man Reis für sechs?"}, ensure_ascii=False).encode()
@@ -137,7 +137,7 @@ def test_an_ask_batch_as_a_process_answers_line_by_line_and_goes_on_after_bad_li
     for number in (0, 9, 11):
         assert_answer_shape(records[number])
     assert [records[number]["refused"] for number in (0, 9, 11)] == [True, False, True]
-    assert records[9]["standalone_question"] == "Dropout: Is it on at inference?"
+    assert records[9]["standalone_question"] == "Dropout: How much of it do I need?"
     assert "Dropout" in {citation["term"] for citation in records[9]["citations"]}
     assert records[11]["question"] == "Wie kocht man Reis für sechs?"
 

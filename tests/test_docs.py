@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -63,3 +66,28 @@ def test_links_of_the_documentation_lead_somewhere() -> None:
     for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text("utf-8")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_tables_of_contents_are_fresh() -> None:
+    result = subprocess.run([sys.executable, "scripts/toc.py", "--check"], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("text", ["one two three four five six seven eight nine", "nothing of the kind"])
+def test_copied_runs_of_words_are_found(text: str, tmp_path: Path) -> None:
+    ours, theirs = tmp_path / "ours.md", tmp_path / "theirs.md"
+    ours.write_text("## A\n\nZero one two three four five six seven eight.\n", "utf-8")
+    theirs.write_text(f"## B\n\n{text}\n", "utf-8")
+    command = [sys.executable, "scripts/shared_runs.py", str(theirs), "--corpus", str(ours)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == ("one two" in text), result.stdout
+
+
+@pytest.mark.parametrize(
+    "glossary", [path for path in [os.environ.get("JARGON_RAG_GLOSSARY")] if path] or ["README.md"]
+)
+def test_no_run_of_eight_words_is_shared_with(glossary: str) -> None:
+    result = subprocess.run(
+        [sys.executable, "scripts/shared_runs.py", glossary], cwd=ROOT, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stdout

@@ -704,7 +704,6 @@ WORD = st.text(
         "A/B",
         "—",
         "100%",
-        "“so”",
         "Rick",
         "Morty",
         "naïve",

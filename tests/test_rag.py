@@ -175,9 +175,9 @@ def test_a_request_for_code_returns_the_entry_s_code_with_its_marker(rag: Jargon
 def test_a_plain_conversation_follows_up_without_speakers(rag: JargonRAG) -> None:
     chat = rag.chat(style="plain")
     first = chat.ask("What is dropout?")
-    second = chat.ask("Is it on at inference?")
-    assert second.question == "Is it on at inference?"
-    assert second.standalone_question == "Dropout: Is it on at inference?"
+    second = chat.ask("How much of it do I need?")
+    assert second.question == "How much of it do I need?"
+    assert second.standalone_question == "Dropout: How much of it do I need?"
     for answer in (first, second):
         assert answer.citations[0].entry.term == "Dropout"
         assert {sentence.speaker for sentence in answer.sentences} == {None}

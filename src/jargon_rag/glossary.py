@@ -325,10 +325,9 @@ def _parse(text: str, path: str) -> Document:
             if not section.is_term:
                 document.toc += _links(block)
             label = _add(section, block, label, document)
-    starts = sorted(section.line for section in document.sections)
-    last = text.count("\n") + 1
-    for section, following in zip(document.sections, [*starts[1:], last + 1], strict=False):
-        section.end_line = following - 1
+    after = text.rstrip("\n").count("\n") + 2
+    for section in reversed(document.sections):
+        section.end_line, after = after - 1, section.line
     return document
 
 
@@ -350,7 +349,7 @@ def _add(section: Section, block: _Block, label: str, document: Document) -> str
     if found:
         label = _LABELS[found[1].lower()]
         lines = [found[2], *lines[1:]]
-    elif block.kind == "paragraph" and label in ("aliases", "see_also"):
+    elif block.kind == "paragraph" and label in ("aliases", "see_also") and getattr(section, label):
         label = ""  # those two are one paragraph, or a list
     text = plain_text("\n".join(lines))
     if label == "see_also":
