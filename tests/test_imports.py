@@ -23,7 +23,7 @@ LAYERS = [
     ("chunking", "glossary", "paths", "prompt", "voice", "conversation"),
     ("grounding", "lint", "models"),
     ("embedder", "index", "generator", "records"),
-    ("retriever",),
+    ("retriever", "indexing", "answering"),
     ("rag",),
     ("doctor", "ui"),
     ("cli",),

@@ -10,6 +10,7 @@ Markdown is parsed by markdown-it-py (CommonMark); every piece keeps its source 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
 import unicodedata
@@ -401,9 +402,8 @@ def _links(block: _Block) -> list[Link]:
         children = _MARKDOWN.parseInline(line)[0].children or []
         for position, token in enumerate(children):
             if token.type == "link_open":
-                text = "".join(
-                    child.content for child in children[position + 1 : position + 4] if child.type != "link_close"
-                )
+                inside = itertools.takewhile(lambda child: child.type != "link_close", children[position + 1 :])
+                text = "".join(child.content for child in inside)
                 links.append(
                     Link(_CONTROL.sub("", text), unquote(str(token.attrGet("href") or "")), block.line + number)
                 )
