@@ -61,8 +61,12 @@ def main() -> None:
         for kind in ("everyday", "computing", "near-miss"):
             some = [row for row in outside if row["kind"] == kind]
             lines.append(_refusals(f"{split}: out of scope, {kind}", some, ours.retrieve, failures=options.failures))
-    lines.append(_row("sailing: a glossary nobody tuned for", read_rows(HERE / "sailing" / "questions.jsonl"), sailing.retrieve))
-    lines.append(_refusals("sailing: out of scope", read_rows(HERE / "sailing" / "out_of_scope.jsonl"), sailing.retrieve))
+    lines.append(
+        _row("sailing: a glossary nobody tuned for", read_rows(HERE / "sailing" / "questions.jsonl"), sailing.retrieve)
+    )
+    lines.append(
+        _refusals("sailing: out of scope", read_rows(HERE / "sailing" / "out_of_scope.jsonl"), sailing.retrieve)
+    )
     report = "\n".join(lines) + "\n"
     print(report)
     REPORT.write_text(report, encoding="utf-8")

@@ -18,12 +18,12 @@ from jargon_rag.glossary import (
     MAX_FILE_BYTES,
     corpus_hash,
     glossary_files,
-    plain_text,
     read_documents,
     read_glossary,
     read_questions,
 )
 from jargon_rag.lint import lint_glossary
+from jargon_rag.markdown import plain_text
 from jargon_rag.types import Entry, Passage, Snippet, Turn
 
 TRAPS = Path(__file__).parent / "data" / "traps.md"

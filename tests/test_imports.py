@@ -19,7 +19,7 @@ EDGES = ("cli", "__main__", "ui")
 
 # who may import whom within the library: a module imports only from lines above its own
 LAYERS = [
-    ("types", "errors", "terms"),
+    ("types", "errors", "terms", "markdown"),
     ("chunking", "glossary", "paths", "prompt", "voice", "conversation"),
     ("grounding", "lint", "models"),
     ("embedder", "index", "generator", "records"),

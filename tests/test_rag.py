@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from jargon_rag.answering import MAX_IDLE_TOKENS
-from jargon_rag.answering import MAX_IDLE_TOKENS
 from jargon_rag.embedder import SentenceTransformerEmbedder
 from jargon_rag.errors import InputError
 from jargon_rag.grounding import check_support

@@ -117,7 +117,8 @@ def attribute(raw: RawSentence, evidence: Sequence[tuple[int, Chunk]], style: St
     for marker, chunk in by_marker:
         verdict = check_support(raw.text, chunk.passage)
         if verdict.supported:
-            return Sentence(speaker, raw.text, (marker,), True, verdict.score, "model", verdict.quote), chunk
+            shown = raw.text if style == "rick" else without_address(raw.text)
+            return Sentence(speaker, shown, (marker,), True, verdict.score, "model", verdict.quote), chunk
     return None
 
 

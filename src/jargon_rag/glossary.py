@@ -10,34 +10,22 @@ Markdown is parsed by markdown-it-py (CommonMark); every piece keeps its source 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
-from urllib.parse import unquote
-
-from markdown_it import MarkdownIt
-from markdown_it.token import Token
 
 from jargon_rag.errors import GlossaryError
+from jargon_rag.markdown import Block, Link, plain_text, read_blocks, read_links
 from jargon_rag.terms import name_key, slugify, split_heading, words
 from jargon_rag.types import Entry, Passage, Question, Snippet, Turn
 
 MAX_FILE_BYTES = 20_000_000
 QUESTIONS_FOLDER = "questions"
 
-_MARKDOWN = MarkdownIt("commonmark")
-_BREAK = re.compile(r"(?<![ \t])[ \t]*<br[ \t]*/?>[ \t]*$", re.IGNORECASE | re.MULTILINE)
-_COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
-_HIDDEN = re.compile(r"<(summary|script|style)\b(?:(?!<\1\b).)*?</\1\s*>", re.DOTALL | re.IGNORECASE)
-_DETAILS = re.compile(r"<(/?)details\b", re.IGNORECASE)
-_TAG = re.compile(r"</?[a-z][^<>]*>", re.IGNORECASE)
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _SPEAKER = re.compile(r"^(?:\*\*|__)?((?ai:rick|morty))(?:\*\*|__)?\s*:\s*(?:\*\*|__)?\s*(.*)$")
 _LABEL = re.compile(
     r"^(?:\*\*|__)((?ai:also known as|aka|aliases|gotchas?|pitfalls|code|example|see also|related))"
@@ -52,15 +40,6 @@ _LABELS: dict[str, Literal["aliases", "gotchas", "code", "see_also"]] = {
     "gotcha": "gotchas", "gotchas": "gotchas", "pitfalls": "gotchas",
     "code": "code", "example": "code", "see also": "see_also", "related": "see_also",
 }  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """A link of a table of contents or a see-also line."""
-
-    text: str
-    href: str
-    line: int
 
 
 @dataclass(slots=True)
@@ -100,16 +79,6 @@ class Document:
     def terms(self) -> list[Section]:
         """Return the sections that are entries."""
         return [section for section in self.sections if section.is_term]
-
-
-@dataclass(frozen=True, slots=True)
-class _Block:
-    kind: Literal["heading", "paragraph", "item", "code", "details"]
-    lines: list[str]
-    line: int
-    end_line: int
-    info: str = ""  # heading: its level; code: the language; details: "open" or "close"
-    closed: bool = True  # code: whether a closing fence was found
 
 
 def read_glossary(path: Path) -> list[Entry]:
@@ -206,18 +175,6 @@ def _index_questions(path: Path) -> Iterator[tuple[str, str, str, str]]:
                 yield found
 
 
-def plain_text(markdown: str) -> str:
-    """Return inline Markdown as a reader sees it: no markup, no HTML, no control characters."""
-    inline = _MARKDOWN.parseInline(markdown)[0]
-    pieces = []
-    for token in inline.children or []:
-        if token.type in ("text", "code_inline", "text_special"):
-            pieces.append(token.content)
-        elif token.type in ("softbreak", "hardbreak") or token.content.lower().startswith("<br"):
-            pieces.append(" ")
-    return " ".join(unicodedata.normalize("NFC", _CONTROL.sub("", "".join(pieces))).split())
-
-
 # 1. files
 
 
@@ -243,67 +200,12 @@ def _cited_path(file: Path, root: Path) -> str:
     return f"{root.resolve().name}/{file.relative_to(root).as_posix()}"
 
 
-# 2. Markdown → blocks
-
-
-def _blocks(text: str, first_line: int) -> Iterator[_Block]:
-    """Yield the blocks of a text in order, lists and quotes flattened; `first_line` is the line of its first."""
-    tokens = _MARKDOWN.parse(text)
-    depth = 0
-    for position, token in enumerate(tokens):
-        start, end = (first_line + token.map[0], first_line + token.map[1] - 1) if token.map else (0, 0)
-        if token.type in ("bullet_list_open", "ordered_list_open"):
-            depth += 1
-        elif token.type in ("bullet_list_close", "ordered_list_close"):
-            depth -= 1
-        elif token.type == "heading_open":
-            yield _Block("heading", [tokens[position + 1].content], start, end, info=token.tag[1:])
-        elif token.type == "paragraph_open":
-            lines = tokens[position + 1].content.split("\n")
-            yield _Block("item" if depth else "paragraph", lines, start, end)
-        elif token.type in ("fence", "code_block"):
-            yield _code_block(token, start, end)
-        elif token.type == "html_block":
-            yield from _html_blocks(token.content, start)
-
-
-def _code_block(token: Token, start: int, end: int) -> _Block:
-    language = token.info.split()[0].lower() if token.info.split() else ""
-    code = _CONTROL.sub("", token.content).strip("\n")
-    span = (token.map[1] - token.map[0]) if token.map else 0
-    closed = token.type != "fence" or span > token.content.count("\n") + 1
-    return _Block("code", code.split("\n"), start, end, info=language, closed=closed)
-
-
-def _html_blocks(html: str, line: int) -> Iterator[_Block]:
-    """Yield what a reader sees in raw HTML: blank the tags, keep the lines, and read the rest as Markdown."""
-    html = _COMMENT.sub(_blank, html)
-    shown = _TAG.sub(_blank, _HIDDEN.sub(_blank, html))
-    while (blanked := _TAG.sub(_blank, shown)) != shown:  # a tag in a tag
-        shown = blanked
-    tags = [
-        _Block("details", [], at, at, info="close" if tag[1] else "open")
-        for tag in _DETAILS.finditer(html)
-        for at in [line + html.count("\n", 0, tag.start())]
-    ]
-    yield from (tag for tag in tags if tag.info == "open")
-    if shown == html:  # a stray '<': no markup to blank, so parsing again would not end
-        yield _Block("paragraph", shown.split("\n"), line, line + shown.count("\n"))
-    elif shown.strip():
-        yield from _blocks(shown, line)
-    yield from (tag for tag in tags if tag.info == "close")
-
-
-def _blank(match: re.Match[str]) -> str:
-    return "\n" * match[0].count("\n")
-
-
-# 3. blocks → sections
+# 2. blocks → sections
 
 
 def _parse(text: str, path: str) -> Document:
     document = Document(path=path)
-    blocks = list(_blocks(_BREAK.sub("", text), 1))
+    blocks = list(read_blocks(text))
     levels = Counter(block.info for block in blocks if block.kind == "heading")
     term_level = "2" if levels["2"] or not levels else levels.most_common(1)[0][0]
     section: Section | None = None
@@ -321,10 +223,10 @@ def _parse(text: str, path: str) -> Document:
             elif section is not None:
                 label = _LABELS.get(heading.lower().rstrip(":"), "")
         elif section is None:
-            document.toc += _links(block)
+            document.toc += read_links(block)
         else:
             if not section.is_term:
-                document.toc += _links(block)
+                document.toc += read_links(block)
             label = _add(section, block, label, document)
     after = text.rstrip("\n").count("\n") + 2
     for section in reversed(document.sections):
@@ -332,7 +234,7 @@ def _parse(text: str, path: str) -> Document:
     return document
 
 
-def _add(section: Section, block: _Block, label: str, document: Document) -> str:
+def _add(section: Section, block: Block, label: str, document: Document) -> str:
     """Put a block where it belongs in its section; return the label that the next block stands under."""
     if block.kind == "details":
         if block.info == "open":
@@ -354,7 +256,7 @@ def _add(section: Section, block: _Block, label: str, document: Document) -> str
         label = ""  # those two are one paragraph, or a list
     text = plain_text("\n".join(lines))
     if label == "see_also":
-        links = _links(block)
+        links = read_links(block)
         section.see_also += links or [Link(name.strip(), "", first) for name in text.split(",") if name.strip()]
     elif label == "aliases":
         section.aliases += [alias.strip(" .") for alias in re.split(r"[,;]", text) if alias.strip(" .")]
@@ -396,21 +298,7 @@ def _unquote(text: str) -> str:
     return text
 
 
-def _links(block: _Block) -> list[Link]:
-    links: list[Link] = []
-    for number, line in enumerate(block.lines):
-        children = _MARKDOWN.parseInline(line)[0].children or []
-        for position, token in enumerate(children):
-            if token.type == "link_open":
-                inside = itertools.takewhile(lambda child: child.type != "link_close", children[position + 1 :])
-                text = "".join(child.content for child in inside)
-                links.append(
-                    Link(_CONTROL.sub("", text), unquote(str(token.attrGet("href") or "")), block.line + number)
-                )
-    return links
-
-
-# 4. code sections → terms
+# 3. code sections → terms
 
 
 def _owners(snippet: Snippet, terms: list[Section]) -> list[Section]:

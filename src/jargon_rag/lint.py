@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from jargon_rag.glossary import Document, Link, Section, link_target, read_documents
+from jargon_rag.glossary import Document, Section, link_target, read_documents
+from jargon_rag.markdown import Link
 from jargon_rag.terms import name_key, slugify, split_heading
 
 

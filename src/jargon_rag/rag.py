@@ -217,7 +217,8 @@ class JargonRAG:
 
     def _write(self, draft: Draft, sources: list[Entry], evidence: list[tuple[int, Chunk]]) -> Iterator[Sentence]:
         """Yield the dialogue: the model's sentences that pass, and the glossary's own words in place of those that do not."""
-        fallback = own_words(sources, evidence, draft.style)
+        own = own_words(sources, evidence, draft.style)
+        fallback = (pair for pair in own if not draft.has(pair[0].text))  # asked when a sentence is needed
         if draft.style == "rick":
             yield draft.add(morty(draft.retrieval, sources, evidence))
         messages = build_messages(draft.retrieval.standalone_question, [(n, chunk.passage) for n, chunk in evidence])
@@ -230,21 +231,19 @@ class JargonRAG:
                 started = time.perf_counter()
                 attributed = attribute(raw, evidence, draft.style)
                 draft.check_ms += ms_since(started)
-                if attributed is None:
+                if attributed is None or draft.has(attributed[0].text):
                     failures += 1
-                    if substitute := next(fallback, None):
+                    if attributed is None and (substitute := next(fallback, None)):
                         yield draft.claim(*substitute, sources=sources)
                     continue
-                sentence, chunk = attributed
-                if not draft.has(sentence.text):
-                    draft.first_shown_ms = draft.first_shown_ms or ms_since(draft.started)
-                    yield draft.claim(sentence, chunk, sources=sources)
+                draft.first_shown_ms = draft.first_shown_ms or ms_since(draft.started)
+                yield draft.claim(*attributed, sources=sources)
         uncited = set(range(1, len(sources) + 1)) - {n for claim in draft.claims for n in claim.citations}
         for sentence, chunk in fallback:
             needed = len(draft.claims) < MIN_CLAIMS or (
                 set(sentence.citations) & uncited and len(draft.claims) < MAX_CLAIMS
             )
-            if needed and not draft.has(sentence.text):
+            if needed:
                 uncited -= set(sentence.citations)
                 yield draft.claim(sentence, chunk, sources=sources)
 
