@@ -261,7 +261,7 @@ def test_a_new_save_removes_the_old_files_and_no_others(saved: Path) -> None:
     old = {file_of(saved, role).name for role in ("entries", "chunks", "vectors")}
     save_index(other_index(), saved)
     current = {file["name"] for file in manifest_of(saved)["files"].values()}
-    assert {file.name for file in saved.iterdir()} == {*strangers, *current, "manifest.json"}
+    assert {file.name for file in saved.iterdir()} == {*strangers, *current, "manifest.json", ".lock"}
     assert not old & current
     assert all((saved / name).read_text() == "mine" for name in strangers)
     assert same(load_index(saved), other_index())
@@ -302,7 +302,7 @@ def test_a_crash_at_any_write_leaves_the_old_index_whole(tmp_path: Path, monkeyp
         monkeypatch.setattr(index_module, "write_atomic", write_atomic)
         save_index(other_index(), folder)
         assert same(load_index(folder), other_index())
-        assert len(list(folder.iterdir())) == 4  # what the crash left is gone too
+        assert len(list(folder.iterdir())) == 5  # what the crash left is gone too
     writes = 0
     monkeypatch.setattr(index_module, "write_atomic", crashing(0))
     save_index(axes_index(), tmp_path / "whole")

@@ -25,6 +25,7 @@ from jargon_rag.types import Chunk, Embedder, Entry, Passage, Snippet, Turn
 T = TypeVar("T")
 FORMAT = 1
 MANIFEST = "manifest.json"
+LOCK = ".lock"
 METRIC = "inner_product"  # of unit vectors: the cosine
 REBUILD = "Rebuild it with: jargon-rag index --corpus GLOSSARY --out {folder}"
 
@@ -72,13 +73,15 @@ def save_index(index: Index, folder: Path) -> None:
     Raises JargonRAGError when the folder cannot be written; an index that was there before stays usable.
     """
     make_folder(folder)
+    lock = filelock.FileLock(folder / LOCK)  # two writers would remove each other's files
     try:
-        with filelock.FileLock(folder / ".lock"):  # two writers would remove each other's files
-            _save(index, folder)
+        held = lock.acquire()
     except OSError as error:
         raise JargonRAGError(
             f"Cannot write in {folder}: {error.strerror}. Choose a folder that can be written."
         ) from error
+    with held:
+        _save(index, folder)
 
 
 def _save(index: Index, folder: Path) -> None:
