@@ -151,7 +151,7 @@ def verify(
 ) -> None:
     """Check whether evidence supports a claim, word by word.
 
-    Example: jargon-rag verify "Dropout is off at inference." "Dropout is on in training; at inference dropout is off."
+    Example: jargon-rag verify "At inference dropout is off." "Dropout is on in training; at inference dropout is off."
     """
     from jargon_rag.grounding import check_support
     from jargon_rag.records import verdict_record
