@@ -233,3 +233,22 @@ def test_the_shipped_index_is_fresh(corpus: Path) -> None:
 
 def test_the_shipped_index_was_made_with_the_default_embedder() -> None:
     assert load_index(ROOT / "index").embedder_id == f"{EMBEDDER.name}@{EMBEDDER.sha256[:12]}"
+
+
+def test_the_file_of_splits_says_what_the_hash_of_each_slug_says() -> None:
+    splits = json.loads((CORPUS / "questions" / "splits.json").read_text("utf-8"))
+    assert splits == {entry.slug: split_of(entry) for entry in ENTRIES}
+
+
+def test_the_sets_kept_for_measuring_are_as_large_as_they_should_be() -> None:
+    evals = CORPUS.parent / "evals"
+    rows = {name: (evals / name).read_text("utf-8").splitlines() for name in ("out_of_scope.jsonl", "follow_ups.jsonl")}
+    assert len(rows["out_of_scope.jsonl"]) >= 300
+    assert len(rows["follow_ups.jsonl"]) >= 150
+    sailing = evals / "sailing"
+    entries = read_glossary(sailing / "glossary.md")
+    questions = [json.loads(line) for line in (sailing / "questions.jsonl").read_text("utf-8").splitlines()]
+    assert len(entries) == 25
+    assert len(questions) >= 100
+    assert {row["term"] for row in questions} == {entry.term for entry in entries}
+    assert len((sailing / "out_of_scope.jsonl").read_text("utf-8").splitlines()) >= 50
