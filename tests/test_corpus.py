@@ -236,12 +236,12 @@ def test_the_shipped_index_was_made_with_the_default_embedder() -> None:
 
 
 def test_the_file_of_splits_says_what_the_hash_of_each_slug_says() -> None:
-    splits = json.loads((CORPUS / "questions" / "splits.json").read_text("utf-8"))
+    splits = json.loads((ROOT / "corpus" / "questions" / "splits.json").read_text("utf-8"))
     assert splits == {entry.slug: split_of(entry) for entry in ENTRIES}
 
 
 def test_the_sets_kept_for_measuring_are_as_large_as_they_should_be() -> None:
-    evals = CORPUS.parent / "evals"
+    evals = ROOT / "evals"
     rows = {name: (evals / name).read_text("utf-8").splitlines() for name in ("out_of_scope.jsonl", "follow_ups.jsonl")}
     assert len(rows["out_of_scope.jsonl"]) >= 300
     assert len(rows["follow_ups.jsonl"]) >= 150
