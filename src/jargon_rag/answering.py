@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 
 from jargon_rag.chunking import split_sentences
 from jargon_rag.grounding import RawSentence, check_support
+from jargon_rag.terms import words
 from jargon_rag.types import Answer, Chunk, Citation, CodeBlock, Entry, Retrieval, Sentence, Style, TextPiece, Timings
 from jargon_rag.voice import opening, without_address
 
-MAX_IDLE_TOKENS = 48  # without a sentence that passed, after which the model is stopped
+MAX_IDLE_TOKENS = 32  # without a sentence that passed, after which the model is stopped
 _LEANS_BACK = re.compile(r"^(and|but|so|then|or)\b|\b(it|its|that|this|they|them|those|these|there)\b", re.IGNORECASE)
 
 
@@ -43,8 +44,8 @@ class Draft:
         return sentence
 
     def has(self, text: str) -> bool:
-        """Tell whether these words were said already."""
-        return any(sentence.text == text for sentence in self.sentences)
+        """Tell whether these words were said already, give or take articles and punctuation."""
+        return any(_said(sentence.text) == _said(text) for sentence in self.sentences)
 
     def claim(self, sentence: Sentence, chunk: Chunk, *, sources: Sequence[Entry]) -> Sentence:
         """Keep a checked sentence and what it cites, and return it."""
@@ -102,6 +103,10 @@ class Draft:
         )
 
 
+def _said(text: str) -> list[str]:
+    return [word for word in words(text) if word not in {"a", "an", "the"}]
+
+
 def ms_since(started: float) -> float:
     """Return the milliseconds since a `time.perf_counter()` reading."""
     return round(1000 * (time.perf_counter() - started), 2)
@@ -144,4 +149,7 @@ def morty(retrieval: Retrieval, sources: Sequence[Entry], evidence: Sequence[tup
             asks = [part for part in split_sentences(asked.text) if part.endswith("?")]
             if replied.line == chunk.line and asks and not _LEANS_BACK.search(asks[-1]):
                 return Sentence("Morty", asks[-1], (), None, 0.0, "entry", asks[-1])
-    return Sentence("Morty", opening(retrieval.question, [entry.term for entry in sources]), (), None, 0.0, "fixed")
+    asked_for = {result.entry.slug for result in retrieval.results if result.signals["name"] > 0}
+    compared = [entry.term for entry in sources if entry.slug in asked_for]
+    terms = compared if len(compared) > 1 else [sources[0].term]
+    return Sentence("Morty", opening(retrieval.question, terms), (), None, 0.0, "fixed")

@@ -373,6 +373,8 @@ def _say(note: str) -> None:
 def _one_of(argument: str | None, batch: str | None, name: str) -> None:
     if (argument is None) == (batch is None):
         raise typer.BadParameter(f"give {name} or --batch FILE" + (", not both" if batch is not None else ""))
+    if batch not in (None, "-") and not Path(str(batch)).exists():  # told before any model is loaded
+        raise typer.BadParameter(f"no such file: {batch}")
 
 
 def _question(row: dict[str, Any]) -> str:

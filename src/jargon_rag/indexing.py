@@ -38,13 +38,14 @@ def open_index(
             return load_index(shipped)
         say(f"The shipped index was made with another embedder; indexing the shipped glossary with {embedder.id}")
         corpus = shipped_folder("corpus")
+    digest = corpus_hash(corpus)
     key = hashlib.sha256(f"{corpus.resolve()}\n{embedder.id}".encode()).hexdigest()[:16]
     folder = cache_dir / "indexes" / key
     try:
         previous = load_index(folder)
     except IndexFileError:
         previous = None
-    if previous is not None and previous.corpus_hash == corpus_hash(corpus):
+    if previous is not None and previous.corpus_hash == digest:
         return previous
     say(f"Indexing {corpus}")
     built = index_corpus(corpus, embedder, previous=previous, progress=progress)

@@ -39,7 +39,7 @@ MAX_QUESTION_CHARS = 2_000
 MAX_SOURCES = 3  # entries that one answer may cite
 PASSAGES_PER_SOURCE = 3
 MIN_CLAIMS, MAX_CLAIMS = 2, 4  # Rick's sentences
-MAX_FAILURES = 2  # sentences that did not pass, after which the model is stopped
+MAX_FAILURES = 1  # sentences that did not pass, after which the model is stopped
 MAX_NEW_TOKENS = 120
 CLOSE_SCORE = 0.9  # an entry whose score is this share of the best one's is a source too
 

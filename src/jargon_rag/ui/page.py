@@ -203,7 +203,7 @@ def _errors_told() -> Iterator[None]:
     try:
         yield
     except JargonRAGError as error:
-        raise gr.Error(str(error)) from error
+        raise gr.Error(str(error), print_exception=False) from error
 
 
 def check_address(host: str, port: int) -> None:
