@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent / "src"))  # a Space installs requi
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see jargon_rag.cli
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # see jargon_rag.cli
 
 from jargon_rag import JargonRAG
 from jargon_rag.models import pull

@@ -343,8 +343,8 @@ def _prepare_environment(model: str | None, embedder: str | None) -> None:
     """Keep the libraries quiet and offline, unless a model is to come from the hub."""
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    # threads that spin while they wait make a step 30 times slower as soon as another process wants a core
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # threads that spin long while they wait make a step many times slower as soon as another process wants a core
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     if all(name is None or Path(name).is_dir() for name in (model, embedder)):
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
