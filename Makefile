@@ -1,6 +1,6 @@
 # Everything this project does, as commands. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format lint types index toc eval picture wheel clean
+.PHONY: help setup run test check format lint types index toc eval eval-retrieval bench-retrieval train-embedder calibrate picture wheel clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +8,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 PIP_FLAGS ?=
 
 help: ## List the commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk 'BEGIN {FS = ":.*## "} {printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk 'BEGIN {FS = ":.*## "} {printf "  make %-15s %s\n", $$1, $$2}'
 
 run: setup ## Open the web chat on the shipped glossary (PORT=7860)
 	$(BIN)/jargon-rag serve --port $(or $(PORT),7860)
@@ -38,8 +38,22 @@ index: setup ## Rebuild index/ from corpus/; embeds only what changed
 toc: setup ## Write the tables of contents of corpus/
 	$(BIN)/python scripts/toc.py
 
-eval: setup ## Measure retrieval and refusal; writes docs/retrieval.md
-	$(BIN)/python -m evals.retrieval
+eval: eval-retrieval ## Measure everything that is measured
+
+eval-retrieval: setup ## Measure retrieval, refusal and follow-ups beside other libraries; writes docs/retrieval.md
+	$(BIN)/python -m pip install $(PIP_FLAGS) --quiet --constraint constraints.txt --editable '.[dev,peers]'
+	$(BIN)/python -m evals.retrieval --peers
+
+bench-retrieval: setup ## Measure what a search costs from 10² to 10⁶ chunks (minutes); writes docs/retrieval-scale.md
+	$(BIN)/python -m benchmarks.retrieval_scale
+
+train-embedder: setup ## Train the embedder's LoRA (an hour on two cores), fit the calibration, rebuild the index
+	$(BIN)/python -m training.embedder
+	$(BIN)/python -m training.calibrate
+	$(MAKE) index
+
+calibrate: setup ## Fit src/jargon_rag/calibration.json (minutes)
+	$(BIN)/python -m training.calibrate
 
 picture: setup chromium ## Take the README's picture of the chat
 	$(BIN)/python scripts/screenshot.py

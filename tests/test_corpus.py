@@ -15,6 +15,7 @@ from jargon_rag.glossary import corpus_hash, read_glossary, read_questions
 from jargon_rag.index import load_index
 from jargon_rag.lint import lint_glossary
 from jargon_rag.models import EMBEDDER
+from jargon_rag.terms import words
 from jargon_rag.types import Entry, Snippet
 
 ROOT = Path(__file__).parents[1]
@@ -165,6 +166,21 @@ def test_every_entry_has_two_to_four_gotchas() -> None:
 def test_every_definition_is_one_paragraph_of_two_to_five_sentences() -> None:
     counts = {entry.term: [len(split_sentences(passage.text)) for passage in entry.definition] for entry in ENTRIES}
     assert {term: n for term, n in counts.items() if len(n) != 1 or not 2 <= n[0] <= 5} == {}
+
+
+def test_no_phrase_of_ricks_stands_in_more_than_one_entry_in_ten() -> None:
+    entries_of: dict[str, set[str]] = defaultdict(set)
+    for entry in ENTRIES:
+        for turn in entry.turns:
+            spoken = words(turn.text) if turn.speaker == "Rick" else []
+            for start in range(len(spoken) - 3):
+                entries_of[" ".join(spoken[start : start + 4])].add(entry.term)
+    assert {phrase for phrase, terms in entries_of.items() if len(terms) > len(ENTRIES) / 10} == set()
+
+
+def test_no_two_dialogues_ask_their_questions_in_the_same_manner_and_order() -> None:
+    manners = [tuple(words(asked.text)[0] for asked, _ in entry.exchanges()) for entry in ENTRIES]
+    assert len(set(manners)) == len(ENTRIES)
 
 
 def test_every_term_has_at_least_five_index_questions_and_fourteen_in_all_of_seven_kinds() -> None:

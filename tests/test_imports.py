@@ -20,10 +20,11 @@ EDGES = ("cli", "__main__", "ui")
 # who may import whom within the library: a module imports only from lines above its own
 LAYERS = [
     ("types", "errors", "terms", "markdown"),
-    ("chunking", "glossary", "paths", "prompt", "voice", "conversation"),
+    ("calibration", "chunking", "glossary", "paths", "prompt", "voice"),
     ("grounding", "lint", "models"),
     ("embedder", "index", "generator", "records"),
     ("retriever", "indexing", "answering"),
+    ("conversation",),
     ("rag",),
     ("doctor", "ui"),
     ("cli",),

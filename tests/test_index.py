@@ -18,7 +18,7 @@ from jargon_rag.embedder import SentenceTransformerEmbedder
 from jargon_rag.errors import IndexFileError, JargonRAGError
 from jargon_rag.glossary import corpus_hash, read_glossary
 from jargon_rag.index import Index, build_index, check_embedder, load_index, save_index
-from jargon_rag.indexing import index_corpus, open_index
+from jargon_rag.indexing import gaps, index_corpus, open_index
 from jargon_rag.paths import write_atomic
 from jargon_rag.types import Chunk, Entry, Passage, Snippet, Turn
 
@@ -553,3 +553,18 @@ def test_the_shipped_index_is_that_of_the_shipped_corpus(corpus: Path, embedder:
     assert shipped.corpus_hash == corpus_hash(corpus)
     assert shipped.entries == tuple(read_glossary(corpus))
     assert np.allclose(np.linalg.norm(shipped.vectors, axis=1), 1.0, atol=1e-5)
+
+
+def test_what_a_glossary_lacks_is_told(tmp_path: Path, embedder: SentenceTransformerEmbedder, corpus: Path) -> None:
+    bare = tmp_path / "bare.md"
+    bare.write_text("## Roux\n\nFlour cooked in fat.\n")
+    said: list[str] = []
+    opened = open_index(corpus=bare, index=None, embedder=embedder, cache_dir=tmp_path / "cache", say=said.append)
+    assert said[1:] == gaps(opened)
+    assert [gap.split(":")[0] for gap in gaps(opened)] == [
+        "No questions to index beside the entries",
+        "No see-also links",
+    ]
+    open_index(corpus=bare, index=None, embedder=embedder, cache_dir=tmp_path / "cache", say=said.append)
+    assert len(said) == 3  # nothing was indexed anew, so nothing is told again
+    assert gaps(load_index(corpus.parent / "index")) == []

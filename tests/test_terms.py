@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jargon_rag.terms import name_key, singular, slugify, split_heading, words
+from jargon_rag.terms import content_words, letter_grams, name_key, singular, slugify, split_heading, words
 
 WORD = st.text("abcinsxyzéüñßæøжλ", min_size=1, max_size=8)
 
@@ -155,3 +155,28 @@ def test_the_first_name_of_a_heading_is_the_heading(heading: str) -> None:
     assert names[:1] == ([heading] if heading else [])
     assert len(names) == len(set(names))
     assert all(names)
+
+
+def test_content_words_are_singular_and_without_stop_words() -> None:
+    assert content_words("What are the Gradients of it?") == ["gradient"]
+    assert content_words("what is it") == []
+
+
+def test_letter_grams_run_over_word_boundaries_and_skip_stop_words() -> None:
+    assert letter_grams("The KV cache") == {" kv ", "kv c", "v ca", " cac", "cach", "ache", "che "}
+    assert letter_grams("what is it") == set()
+    assert letter_grams("a") == set()
+
+
+@pytest.mark.parametrize(
+    ("misspelt", "name"),
+    [("overfiting", "overfitting"), ("normalisation", "normalization"), ("back-propagation", "back propagation")],
+)
+def test_a_misspelt_word_shares_most_of_its_letter_grams(misspelt: str, name: str) -> None:
+    theirs = letter_grams(misspelt)
+    assert len(theirs & letter_grams(name)) >= len(theirs) / 2
+
+
+@given(st.text(max_size=80))
+def test_letter_grams_have_four_letters(text: str) -> None:
+    assert all(len(gram) == 4 for gram in letter_grams(text))

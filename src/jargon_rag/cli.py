@@ -230,7 +230,7 @@ def make_index(
         from jargon_rag.errors import IndexFileError
         from jargon_rag.glossary import read_glossary
         from jargon_rag.index import load_index, save_index
-        from jargon_rag.indexing import index_corpus, open_index
+        from jargon_rag.indexing import gaps, index_corpus, open_index
         from jargon_rag.paths import default_cache_dir, shipped_folder
 
         cache = cache_dir or default_cache_dir()
@@ -247,6 +247,8 @@ def make_index(
                 previous = None
             built = index_corpus(source, loaded, previous=previous, progress=True)
             save_index(built, folder)
+            for gap in gaps(built):
+                _say(gap)
         where = out or ("the cache; use it with --corpus" if corpus is not None else shipped_folder("index"))
         print(f"{len(built.entries)} entries, {len(built.chunks)} chunks, embedder {built.embedder_id}, in {where}")
 

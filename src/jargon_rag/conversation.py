@@ -1,47 +1,95 @@
 """Turn a follow-up into a question that can be understood alone.
 
-By rule: a question that leans on what was said before (a pronoun, an ellipsis, few words) and names no entry itself
-gets the topic of the last question that had one. A question that names an entry starts afresh.
+A question that leans on what was said before gets the topic of the conversation: the entry, or the compared entries,
+that the last question in scope was about. Whether it leans is judged by its words (a pronoun, an 'and' at the start, few
+words, an announced change) and by what retrieval finds for it alone and with the topic; `calibration.json` weighs them.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
+from jargon_rag.calibration import probability, weighted
 from jargon_rag.errors import InputError
-from jargon_rag.terms import words
+from jargon_rag.retriever import Retriever
+from jargon_rag.terms import content_words, words
 from jargon_rag.types import Message
 
 MAX_HISTORY = 50
-MAX_TOPIC_CHARS = 300  # of an earlier question that named nothing; a pasted page must not become the prompt
+MAX_TURNS = 4  # earlier questions that are read again to find the topic
+MAX_TURN_CHARS = 2_000  # of each: a pasted page need not be read whole
 _UNREADABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]+")
-_LEANS_BACK = re.compile(
-    r"\b(it|its|it's|they|them|their|this|that|these|those|one|ones|he|she|former|latter|both|same|instead|else|another)\b"
-    r"|^\s*(and|but|so|or|then|also|ok|okay|what about|how about|why|why not|how|when|where|how much|how many|how long|how often|"
+_PRONOUN = re.compile(
+    r"\b(it|its|it's|they|them|their|this|that|these|those|one|ones|he|she|former|latter|both|same|instead|else|another|either|neither)\b",
+    re.IGNORECASE,
+)
+_GOES_ON = re.compile(
+    r"^\s*(and|but|so|or|then|also|ok|okay|what about|how about|why|why not|how|when|where|how much|how many|how long|how often|"
     r"any|an? example|examples?|for example|such as|more|again|really|go on|continue|show me|code)\b",
     re.IGNORECASE,
 )
-_SHORT = 4  # words; "any gotchas?" leans on something
+_CHANGES = re.compile(
+    r"\b(different|another|other|next|new) (thing|question|topic|subject|one)\b|\b(unrelated|separately|anyway|by the way|btw|forget|"
+    r"switching|changing|moving on|off.?topic|on to|leaving)\b",
+    re.IGNORECASE,
+)
 
 
-def standalone_question(question: str, history: Sequence[Message], *, named: Callable[[str], list[str]]) -> str:
+def standalone_question(question: str, history: Sequence[Message], *, retriever: Retriever) -> str:
     """Return the question as it would be asked without the history.
 
-    `named` returns the headings that a text spells. `history` holds messages of roles user and assistant, oldest first;
-    only what the user asked counts, so any alternation will do.
+    `history` holds messages of roles user and assistant, oldest first; only what the user asked counts, so any
+    alternation will do.
     """
     asked = [message["content"] for message in history if message["role"] == "user" and message["content"].strip()]
-    leans_back = bool(_LEANS_BACK.search(question)) or len(words(question)) <= _SHORT
-    if not asked or named(question) or not leans_back:
+    topic, previous = "", ""
+    for earlier in asked[-MAX_TURNS:]:
+        alone = _resolve(" ".join(earlier[:MAX_TURN_CHARS].split()), topic, previous, retriever)
+        topic, previous = _topic(alone, retriever) or topic, alone
+    return _resolve(question, topic, previous, retriever)
+
+
+def follow_up_signals(question: str, topic: str, previous: str, retriever: Retriever) -> dict[str, float]:
+    """Return what tells a question that leans on `topic` from one that starts afresh."""
+    alone, joined = retriever.retrieve(question, top_k=2), retriever.retrieve(f"{topic}: {question}", top_k=2)
+    named = retriever.named(question)
+    topics = retriever.named(topic)
+    return {
+        "pronoun": float(bool(_PRONOUN.search(question))),
+        "goes on": float(bool(_GOES_ON.search(question))),
+        "changes": float(bool(_CHANGES.search(question))),
+        "length": math.log1p(len(words(question))),
+        "content": math.log1p(len(content_words(question))),
+        "names other": float(any(slug not in topics for slug in named)),
+        "names topic": float(any(slug in topics for slug in named)),
+        "alone": alone.confidence,
+        "joined": joined.confidence,
+        "alone score": alone.results[0].score,
+        "same entry": float(alone.results[0].entry.slug == joined.results[0].entry.slug),
+        "near previous": retriever.similarity(question, previous),
+    }
+
+
+def _resolve(question: str, topic: str, previous: str, retriever: Retriever) -> str:
+    if not topic:
         return question
-    topic = ""
-    for earlier in reversed(asked):
-        terms = named(earlier)
-        topic = " and ".join(terms) if terms else topic or " ".join(earlier[:MAX_TOPIC_CHARS].split())
-        if terms:
-            break
-    return f"{topic}: {question}"
+    leans = (
+        probability(weighted(retriever.calibration.follow_up, follow_up_signals(question, topic, previous, retriever)))
+        >= 0.5
+    )
+    return f"{topic}: {question}" if leans else question
+
+
+def _topic(question: str, retriever: Retriever) -> str:
+    """Return the headings that a question is about, nothing when it is out of scope."""
+    found = retriever.retrieve(question)
+    named = retriever.named(question)
+    terms = [result.entry.term for result in found.results if result.entry.slug in named]
+    if not found.in_scope:
+        return ""
+    return " and ".join(terms[:3]) if len(terms) > 1 else found.results[0].entry.term
 
 
 def check_history(history: object) -> list[Message]:

@@ -2,6 +2,8 @@
 
 A saved index is a folder of three content-named files and `manifest.json`, which is written last and names them: a
 reader sees the old index or the new one, never a mixture. FAISS holds the vectors; JSON holds the rest; no pickle.
+A small index is searched whole. From APPROXIMATE_FROM chunks on, where that begins to cost more than embedding the
+question (docs/retrieval-scale.md), the vectors lie in an inverted file (IVF: Jégou, Douze & Schmid 2011).
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 LOCK = ".lock"
 METRIC = "inner_product"  # of unit vectors: the cosine
+APPROXIMATE_FROM = 50_000  # chunks
+PROBES = 32  # of the inverted file's lists, of which there are 4 √n
 REBUILD = "Rebuild it with: jargon-rag index --corpus GLOSSARY --out {folder}"
 
 
@@ -39,7 +43,12 @@ class Index:
     vectors: np.ndarray  # float32 (n_chunks, dimension), unit length
     embedder_id: str
     corpus_hash: str
-    _faiss: faiss.IndexFlatIP
+    _faiss: faiss.Index
+
+    @property
+    def is_exact(self) -> bool:
+        """Tell whether `search` looks at every chunk."""
+        return isinstance(self._faiss, faiss.IndexFlat)
 
     def search(self, vector: np.ndarray, *, top_k: int) -> list[tuple[int, float]]:
         """Return (chunk number, cosine) of the nearest chunks, best first, for one vector of shape (dimension,)."""
@@ -64,7 +73,7 @@ def build_index(
     if missing:
         known.update(zip(missing, embedder.embed(missing, progress=progress), strict=True))
     vectors = np.stack([known[chunk.text] for chunk in chunks]).astype(np.float32)
-    return _assemble(tuple(entries), tuple(chunks), vectors, embedder.id, corpus_hash)
+    return Index(tuple(entries), tuple(chunks), vectors, embedder.id, corpus_hash, search_structure(vectors))
 
 
 def save_index(index: Index, folder: Path) -> None:
@@ -132,11 +141,11 @@ def _load(folder: Path, manifest: dict[str, Any]) -> Index:
     try:
         entries = _from_lines(_read_checked(folder, manifest, "entries"), _entry)
         chunks = _from_lines(_read_checked(folder, manifest, "chunks"), lambda row: Chunk(**row))
-        flat = faiss.deserialize_index(np.frombuffer(_read_checked(folder, manifest, "vectors"), dtype=np.uint8))
-        vectors = flat.reconstruct_n(0, flat.ntotal)
-        if not len(chunks) == len(vectors) == manifest["chunks"] or flat.d != manifest["dimension"]:
+        stored = faiss.deserialize_index(np.frombuffer(_read_checked(folder, manifest, "vectors"), dtype=np.uint8))
+        vectors = stored.reconstruct_n(0, stored.ntotal)
+        if not len(chunks) == len(vectors) == manifest["chunks"] or stored.d != manifest["dimension"]:
             raise ValueError(f"{len(chunks)} chunks, {len(vectors)} vectors, manifest says {manifest['chunks']}")
-        return _assemble(entries, chunks, vectors, str(manifest["embedder"]), str(manifest["corpus_hash"]))
+        return Index(entries, chunks, vectors, str(manifest["embedder"]), str(manifest["corpus_hash"]), stored)
     except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
         raise _damaged(folder, str(error)) from error
 
@@ -168,12 +177,25 @@ def check_embedder(index_embedder: str, embedder: Embedder, folder: Path) -> Non
         )
 
 
-def _assemble(
-    entries: tuple[Entry, ...], chunks: tuple[Chunk, ...], vectors: np.ndarray, embedder_id: str, corpus_hash: str
-) -> Index:
+def search_structure(vectors: np.ndarray) -> faiss.Index:
+    """Return the FAISS index over vectors of shape (n, dimension): flat, or an inverted file where n is large."""
+    if len(vectors) >= APPROXIMATE_FROM:
+        return make_ivf(vectors)
     flat = faiss.IndexFlatIP(vectors.shape[1])
     flat.add(np.ascontiguousarray(vectors))
-    return Index(entries, chunks, vectors, embedder_id, corpus_hash, flat)
+    return flat
+
+
+def make_ivf(vectors: np.ndarray) -> faiss.IndexIVFFlat:
+    """Return an inverted file over vectors of shape (n, dimension), trained on a sample of them."""
+    n, dimension = vectors.shape
+    lists = int(4 * n**0.5)
+    sample = np.random.default_rng(0).permutation(n)[: 40 * lists]
+    ivf = faiss.IndexIVFFlat(faiss.IndexFlatIP(dimension), dimension, lists, faiss.METRIC_INNER_PRODUCT)
+    ivf.nprobe = PROBES
+    ivf.train(np.ascontiguousarray(vectors[sample]))
+    ivf.add(np.ascontiguousarray(vectors))
+    return ivf
 
 
 def _damaged(folder: Path, what: str) -> IndexFileError:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
+from jargon_rag.calibration import calibration
 from jargon_rag.chunking import chunk_glossary
 from jargon_rag.errors import IndexFileError
 from jargon_rag.glossary import corpus_hash, read_glossary, read_questions
@@ -50,6 +51,8 @@ def open_index(
     say(f"Indexing {corpus}")
     built = index_corpus(corpus, embedder, previous=previous, progress=progress)
     save_index(built, folder)
+    for gap in gaps(built):
+        say(gap)
     return built
 
 
@@ -59,3 +62,15 @@ def index_corpus(corpus: Path, embedder: Embedder, *, previous: Index | None = N
     entries = read_glossary(corpus)
     chunks = chunk_glossary(entries, read_questions(corpus, entries))
     return build_index(entries, chunks, embedder, corpus_hash=digest, previous=previous, progress=progress)
+
+
+def gaps(index: Index) -> list[str]:
+    """Return what an index lacks that searches would use, in words; each search works without it, a little worse."""
+    found = []
+    if not any(chunk.kind == "question" for chunk in index.chunks):
+        found.append("No questions to index beside the entries: wordings far from the text are found less often.")
+    if not any(entry.see_also for entry in index.entries):
+        found.append("No see-also links: what to ask next is taken from the search alone.")
+    if not calibration(index.embedder_id).fitted:
+        found.append(f"Nothing was calibrated for {index.embedder_id}: what is in scope is judged less surely.")
+    return found

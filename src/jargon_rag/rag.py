@@ -41,7 +41,7 @@ PASSAGES_PER_SOURCE = 3
 MIN_CLAIMS, MAX_CLAIMS = 2, 4  # Rick's sentences
 MAX_FAILURES = 1  # sentences that did not pass, after which the model is stopped
 MAX_NEW_TOKENS = 120
-CLOSE_SCORE = 0.9  # an entry whose score is this share of the best one's is a source too
+CLOSE_ODDS = 0.4  # an entry this likely to be the right one, against the best, is a source too
 
 _ASKS_FOR_CODE = re.compile(
     r"\b(code|snippet|implement\w*|in (?:python|pytorch|numpy|sklearn|scikit-learn)|write (?:a|an|the|me)|example in)\b",
@@ -132,7 +132,7 @@ class JargonRAG:
         question = check_question(question)
         if top_k < 1:
             raise InputError(f"top_k must be at least 1, not {top_k}.")
-        standalone = standalone_question(question, check_history(history), named=self._named_terms)
+        standalone = standalone_question(question, check_history(history), retriever=self._retriever)
         return self._retriever.retrieve(question, standalone_question=standalone, top_k=top_k)
 
     def ask(self, question: str, *, history: Sequence[Message] = (), style: Style | None = None) -> Answer:
@@ -158,12 +158,7 @@ class JargonRAG:
                 yield draft.add(Sentence("Rick" if style == "rick" else None, text, (), None, 0.0, "fixed"))
             yield draft.answer(refused=True, suggestions=nearest)
             return
-        sources = self._sources(retrieval)
-        evidence = [
-            (n, chunk)
-            for n, entry in enumerate(sources, start=1)
-            for chunk in self._evidence(retrieval, entry, alone=len(sources) == 1)
-        ]
+        sources, evidence = self.evidence(retrieval)
         asks_code = bool(_ASKS_FOR_CODE.search(retrieval.question))
         yield from self._write(draft, sources, evidence)
         code = [(n, entry) for n, entry in enumerate(sources, start=1) if entry.snippets][:1] if asks_code else []
@@ -173,13 +168,19 @@ class JargonRAG:
             draft.cite(marker, entry, snippet.text, snippet.line, snippet.end_line)
         yield draft.answer(refused=False, suggestions=self._suggestions(retrieval, sources))
 
+    def evidence(self, retrieval: Retrieval) -> tuple[list[Entry], list[tuple[int, Chunk]]]:
+        """Return the entries that an answer may cite, and the numbered passages that the model is shown."""
+        sources = self._sources(retrieval)
+        passages = [
+            (n, chunk)
+            for n, entry in enumerate(sources, start=1)
+            for chunk in self._evidence(retrieval, entry, alone=len(sources) == 1)
+        ]
+        return sources, passages
+
     def chat(self, *, style: Style | None = None) -> Chat:
         """Return a conversation that remembers what was asked."""
         return Chat(self, style=_check_style(style or self.style))
-
-    def _named_terms(self, text: str) -> list[str]:
-        named = self._retriever.named(text)
-        return [entry.term for entry in self.entries if entry.slug in named]
 
     def _sources(self, retrieval: Retrieval) -> list[Entry]:
         """Return the entries that an answer may cite: the best one, those it is compared with, and near ties."""
@@ -190,7 +191,7 @@ class JargonRAG:
             for result in others
             if result.entry.slug in named and _COMPARES.search(retrieval.standalone_question)
         ]
-        close = [result for result in others if result.score >= CLOSE_SCORE * best.score]
+        close = [result for result in others if result.odds >= CLOSE_ODDS]
         chosen = {result.entry.slug: result.entry for result in (best, *compared, *close)}
         return list(chosen.values())[:MAX_SOURCES]
 
@@ -226,7 +227,7 @@ class JargonRAG:
         written = draft.time(self.load().stream(messages, max_new_tokens=MAX_NEW_TOKENS))
         with closing(written):
             for raw in read_sentences(written):
-                if raw.speaker == "Morty" or len(draft.claims) >= MAX_CLAIMS or failures >= MAX_FAILURES:
+                if raw.speaker == "Morty" or len(draft.claims) >= MAX_CLAIMS:
                     break
                 started = time.perf_counter()
                 attributed = attribute(raw, evidence, draft.style)
@@ -235,6 +236,8 @@ class JargonRAG:
                     failures += 1
                     if attributed is None and (substitute := next(fallback, None)):
                         yield draft.claim(*substitute, sources=sources)
+                    if failures >= MAX_FAILURES:
+                        break
                     continue
                 draft.first_shown_ms = draft.first_shown_ms or ms_since(draft.started)
                 yield draft.claim(*attributed, sources=sources)

@@ -42,12 +42,14 @@ def retrieval_record(retrieval: Retrieval) -> dict[str, Any]:
         "standalone_question": retrieval.standalone_question,
         "in_scope": retrieval.in_scope,
         "reason": retrieval.reason,
+        "confidence": round(retrieval.confidence, 4),
         "results": [
             {
                 "rank": result.rank,
                 "term": result.entry.term,
                 "slug": result.entry.slug,
                 "score": round(result.score, 4),
+                "signals": {name: round(value, 4) for name, value in result.signals.items()},
                 "kind": result.chunk.kind,
                 "passage": result.chunk.passage,
             }

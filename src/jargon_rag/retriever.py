@@ -1,47 +1,50 @@
 """Find the entries that answer a question, and say whether the glossary can answer it at all.
 
-Three signals for each chunk's entry are fused by a weighted sum: the cosine of the best chunk, BM25 (Robertson & Zaragoza
-2009) over the words, and names, i.e. how much of the question spells a heading or an alias. One row per entry comes out.
+Each entry gets signals: the cosines of its chunks, BM25 over their words (Robertson & Zaragoza 2009), the share of the
+question's letters that the entry has, and how much of the question spells one of its names. Their weighted sum ranks
+the entries; those of the best one say whether the question is in scope. `calibration.json` holds the weights.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import bm25s
 import numpy as np
 
+from jargon_rag.calibration import Calibration, calibration, probability, weighted
 from jargon_rag.index import Index
-from jargon_rag.terms import name_key, singular, split_heading, words
-from jargon_rag.types import Chunk, Embedder, Retrieval, SearchResult
-
-# First values; `python -m evals.retrieval` measures them (docs/retrieval.md)
-BM25_WEIGHT = 0.2
-NAME_WEIGHT = 0.15
-IN_SCOPE_COSINE = 0.45  # of the best chunk, for a question that names no entry
-IN_SCOPE_NAMED_COSINE = 0.30  # the same for one that does: our words are used in other fields too
+from jargon_rag.terms import STOP_WORDS, content_words, letter_grams, name_key, split_heading, words
+from jargon_rag.types import Chunk, Embedder, Entry, Retrieval, SearchResult
 
 MAX_NAME_WORDS = 6
-STOP_WORDS = frozenset(
-    "a about am an and any are as at be been but by can could did do does for from get got had has have how i if in into is it its just "
-    "like me mean means my of on or our should so some tell that the their them then there these they this those to us use used using "
-    "was we were what whats when where which who why will with would you your explain".split()
-)
+CANDIDATES = 1_000  # chunks of a large index that are looked at closely
+NEAREST = 3  # chunks of an entry whose mean cosine is its `crowd`
+IN_SCOPE = 0.5  # probability from which a question is answered; the calibration puts its trade-off there
+REMEMBERED = 64  # vectors of questions: one question is searched, then its passages are
 
 logging.getLogger("bm25s").setLevel(logging.WARNING)
 
 
 class Retriever:
-    """Search an index by meaning, by words and by names."""
+    """Search an index by meaning, by words and letters, and by names."""
 
-    def __init__(self, index: Index, embedder: Embedder) -> None:
-        """Prepare the word index; takes milliseconds for a thousand chunks."""
+    def __init__(self, index: Index, embedder: Embedder, numbers: Calibration | None = None) -> None:
+        """Prepare the word index; `numbers` stand in for those fitted for the embedder."""
         self._index = index
         self._embedder = embedder
-        self._entries = {entry.slug: entry for entry in index.entries}
+        self._calibration = numbers or calibration(embedder.id)
+        self._vector = lru_cache(REMEMBERED)(lambda text: embedder.embed([text])[0])
+        self._slots = {entry.slug: number for number, entry in enumerate(index.entries)}
+        self._owner = np.array([self._slots[chunk.slug] for chunk in index.chunks])
+        self._first_chunk = np.unique(self._owner, return_index=True)[1]
+        self._asked = np.array([chunk.kind == "question" for chunk in index.chunks])
         self._bm25 = bm25s.BM25()
-        self._bm25.index([_terms(chunk.text) or [""] for chunk in index.chunks], show_progress=False)
+        self._bm25.index([content_words(chunk.text) or [""] for chunk in index.chunks], show_progress=False)
+        self._letters = _Letters([chunk.text for chunk in index.chunks], self._owner, len(index.entries))
         self._names: dict[str, set[str]] = {}
         for entry in index.entries:
             for name in (*split_heading(entry.term), *entry.aliases):
@@ -58,6 +61,11 @@ class Retriever:
     def embedder(self) -> Embedder:
         """Return the embedder that questions go through."""
         return self._embedder
+
+    @property
+    def calibration(self) -> Calibration:
+        """Return the fitted numbers in use."""
+        return self._calibration
 
     def named(self, question: str) -> dict[str, str]:
         """Return the entries whose name the question spells, slug → the words that do; longer names win over their parts."""
@@ -76,97 +84,171 @@ class Retriever:
         return found
 
     def retrieve(self, question: str, *, standalone_question: str | None = None, top_k: int = 5) -> Retrieval:
-        """Return the `top_k` best entries for a question and the verdict whether it is in scope."""
+        """Return the `top_k` best entries for a question and the verdict whether it is in scope.
+
+        Entries that the question names are among them, as long as there is room: a comparison needs each.
+        """
         query = standalone_question or question
-        cosines = self._cosines(query)
-        keywords = self._keyword_scores(query)
+        signals, best_chunk = self.signals(query)
+        scores = np.sum([weight * signals[name] for name, weight in self._calibration.ranking.items()], axis=0)
+        order = sorted(range(len(scores)), key=lambda n: (-scores[n], self._index.entries[n].slug))
         named = self.named(query)
-        content_words = max(1, sum(word not in STOP_WORDS for word in words(query)))
-        coverage = {slug: min(1.0, len(name.split()) / content_words) for slug, name in named.items()}
-        best = _best_chunks(self._index.chunks, cosines)
-        fused: list[tuple[float, str]] = []
-        for slug, number in best.items():
-            score = cosines[number] + BM25_WEIGHT * keywords.get(slug, 0.0) + NAME_WEIGHT * coverage.get(slug, 0.0)
-            fused.append((float(score), slug))
-        fused.sort(key=lambda pair: (-pair[0], pair[1]))
+        shown = order[:top_k]
+        if len(named) > 1:
+            wanted = [n for n in order if self._index.entries[n].slug in named][:top_k]
+            others = [n for n in shown if n not in wanted][: top_k - len(wanted)]
+            shown = [n for n in order if n in {*wanted, *others}]
         results = tuple(
             SearchResult(
                 rank=rank,
-                entry=self._entries[slug],
-                chunk=self._index.chunks[best[slug]],
-                score=score,
-                signals={
-                    "cosine": float(cosines[best[slug]]),
-                    "bm25": keywords.get(slug, 0.0),
-                    "name": coverage.get(slug, 0.0),
-                },
+                entry=self._index.entries[n],
+                chunk=self._index.chunks[best_chunk[n]],
+                score=float(scores[n]),
+                signals={name: float(values[n]) for name, values in signals.items()},
+                odds=math.exp(self._calibration.sharpness * float(scores[n] - scores[order[0]])),
             )
-            for rank, (score, slug) in enumerate(fused[:top_k], start=1)
+            for rank, n in enumerate(shown, start=1)
         )
-        in_scope, reason = _verdict(results, named, cosine=float(cosines.max(initial=-1.0)))
-        return Retrieval(question, query, results, in_scope, reason)
+        confidence = self._confidence(query, scores, order, signals)
+        reason = self._reason(query, self._index.entries[order[0]], named, confidence)
+        return Retrieval(question, query, results, confidence >= IN_SCOPE, reason, confidence)
 
     def passages(self, question: str, slug: str) -> list[Chunk]:
         """Return the chunks of one entry, those that fit the question best first; each passage once, code left out."""
-        numbers = [n for n, chunk in enumerate(self._index.chunks) if chunk.slug == slug and chunk.kind != "code"]
-        fit = self._cosines(question)[numbers]
-        terms = _terms(question)
-        if terms:
-            matched = self._bm25.get_scores(terms)[numbers]
-            fit = fit + BM25_WEIGHT * matched / max(float(matched.max(initial=0.0)), 1e-9)
+        numbers = [n for n in np.flatnonzero(self._owner == self._slots[slug]) if self._index.chunks[n].kind != "code"]
+        fit = self._index.vectors[numbers] @ self._vector(question)
         best: dict[str, Chunk] = {}
         for position in np.argsort(-fit, kind="stable"):
             chunk = self._index.chunks[numbers[position]]
             best.setdefault(chunk.passage, chunk)
         return list(best.values())
 
-    def _cosines(self, question: str) -> np.ndarray:
-        """Return the cosine of every chunk, shape (n_chunks,)."""
-        cosines = np.zeros(len(self._index.chunks), dtype=np.float32)
-        for number, cosine in self._index.search(self._embedder.embed([question])[0], top_k=len(cosines)):
-            cosines[number] = cosine
-        return cosines
+    def signals(self, question: str) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Return each signal over the entries, shape (n_entries,), and the number of each entry's best chunk.
 
-    def _keyword_scores(self, question: str) -> dict[str, float]:
-        """Return each entry's best BM25 score as a share of the best of all, 0..1."""
-        terms = _terms(question)
-        if not terms:
-            return {}
-        scores = self._bm25.get_scores(terms)
-        highest = float(scores.max(initial=0.0))
-        best = _best_chunks(self._index.chunks, scores)
-        return {slug: float(scores[n]) / highest for slug, n in best.items()} if highest > 0 else {}
+        cosine: of the best chunk; passage: of the best one that is no indexed question; crowd: mean of the three best;
+        bm25: of the best chunk, as a share of the highest; letters: share of the question's runs of four letters,
+        weighed by rarity; name: share of the question's content words that spell a name of the entry. All are at most 1.
+        """
+        n_entries = len(self._index.entries)
+        vector, terms = self._vector(question), content_words(question)
+        words_fit = self._bm25.get_scores(terms) if terms else np.zeros(len(self._owner))
+        bm25 = np.zeros(n_entries)
+        np.maximum.at(bm25, self._owner, words_fit)
+        name = np.zeros(n_entries)
+        for slug, spelled in self.named(question).items():
+            name[self._slots[slug]] = min(1.0, len(spelled.split()) / max(1, len(terms)))
+        chunks = self._candidates(vector, words_fit, np.flatnonzero(name))
+        owner = self._owner[chunks]
+        cosines = self._index.vectors[chunks] @ vector
+        ranked = np.lexsort((-cosines, owner))
+        found, first, counts = np.unique(owner[ranked], return_index=True, return_counts=True)
+        best_chunk = self._first_chunk.copy()
+        best_chunk[found] = chunks[ranked[first]]
+        cosine, crowd, passage = (np.full(n_entries, -1.0) for _ in range(3))
+        cosine[found] = cosines[ranked[first]]
+        crowd[found] = np.mean([cosines[ranked[first + np.minimum(i, counts - 1)]] for i in range(NEAREST)], axis=0)
+        written = ~self._asked[chunks]
+        np.maximum.at(passage, owner[written], cosines[written])
+        signals = {
+            "cosine": cosine,
+            "passage": passage,
+            "crowd": crowd,
+            "bm25": bm25 / max(float(bm25.max(initial=0.0)), 1e-9),
+            "letters": self._letters.share(question),
+            "name": name,
+        }
+        return signals, best_chunk
+
+    def _candidates(self, vector: np.ndarray, words_fit: np.ndarray, named: np.ndarray) -> np.ndarray:
+        """Return the numbers of the chunks that are compared: all, or in a large index those near by meaning, word or name."""
+        if self._index.is_exact:
+            return np.arange(len(self._owner))
+        by_word = np.argpartition(-words_fit, CANDIDATES)[:CANDIDATES]
+        by_name = np.flatnonzero(np.isin(self._owner, named))
+        by_meaning = [number for number, _ in self._index.search(vector, top_k=CANDIDATES)]
+        return np.unique(np.concatenate([by_meaning, by_word, by_name]))
+
+    def scope_signals(
+        self, question: str, scores: np.ndarray, order: Sequence[int], signals: Mapping[str, np.ndarray]
+    ) -> dict[str, float]:
+        """Return what the verdict rests on.
+
+        The best entry's signals and its lead, how much of the question is known here, how long it is, and whether
+        questions are indexed, which lifts all cosines.
+        """
+        best = {name: float(values[order[0]]) for name, values in signals.items()}
+        length = math.log1p(len(content_words(question)))
+        lead = float(scores[order[0]] - scores[order[1]]) if len(order) > 1 else 0.0
+        known = self._letters.known(question)
+        return {
+            **best,
+            "lead": lead,
+            "known": known,
+            "length": length,
+            "asked": float(self._asked.any()),
+            "cosine*length": best["cosine"] * length,
+            "cosine*known": best["cosine"] * known,
+            "cosine*name": best["cosine"] * best["name"],
+        }
+
+    def similarity(self, question: str, other: str) -> float:
+        """Return the cosine of two questions."""
+        return float(self._vector(question) @ self._vector(other))
+
+    def _confidence(
+        self, question: str, scores: np.ndarray, order: Sequence[int], signals: Mapping[str, np.ndarray]
+    ) -> float:
+        """Return the probability that the glossary answers the question; 0 when no word of it could be looked up."""
+        if not content_words(question):
+            return 0.0
+        return probability(weighted(self._calibration.scope, self.scope_signals(question, scores, order, signals)))
+
+    def _reason(self, question: str, best: Entry, named: Mapping[str, str], confidence: float) -> str:
+        if not content_words(question):
+            return "there is no word in it that could be looked up"
+        sure = f"{confidence:.0%} sure"
+        if best.slug in named:
+            spelled = f"it names {best.term} ('{named[best.slug]}')"
+            if confidence >= IN_SCOPE:
+                return f"{spelled}, {sure}"
+            foreign = [word for word in words(question) if word not in STOP_WORDS and not self._letters.has(word)]
+            strange = f"; unknown here: {', '.join(foreign[:4])}" if foreign else ""
+            return f"{spelled}, but seems to mean something else ({sure}){strange}"
+        if confidence >= IN_SCOPE:
+            return f"close to {best.term}, {sure}"
+        return f"nothing in the glossary is close enough (best: {best.term}, {sure})"
 
 
-def _best_chunks(chunks: Sequence[Chunk], scores: np.ndarray) -> dict[str, int]:
-    """Return each entry's best chunk, slug → chunk number."""
-    best: dict[str, int] = {}
-    for number, chunk in enumerate(chunks):
-        if chunk.slug not in best or scores[number] > scores[best[chunk.slug]]:
-            best[chunk.slug] = number
-    return best
+class _Letters:
+    """Which runs of four letters each entry has, and how rare they are."""
 
+    def __init__(self, texts: Sequence[str], owner: np.ndarray, n_entries: int) -> None:
+        found: dict[str, set[int]] = {}
+        for text, entry in zip(texts, owner, strict=True):
+            for gram in letter_grams(text):
+                found.setdefault(gram, set()).add(int(entry))
+        self._entries = {gram: np.array(sorted(numbers)) for gram, numbers in found.items()}
+        self._count = n_entries
 
-def _terms(text: str) -> list[str]:
-    return [singular(word) for word in words(text) if word not in STOP_WORDS]
+    def share(self, question: str) -> np.ndarray:
+        """Return, for each entry, the share of the question's runs that it has, weighed by their rarity."""
+        grams = letter_grams(question)
+        share = np.zeros(self._count)
+        for gram in grams & self._entries.keys():
+            share[self._entries[gram]] += self._rarity(gram)
+        return share / max(1e-9, sum(self._rarity(gram) for gram in grams))
 
+    def known(self, question: str) -> float:
+        """Return the share of the question's runs that any entry has."""
+        grams = letter_grams(question)
+        total = sum(self._rarity(gram) for gram in grams)
+        return sum(self._rarity(gram) for gram in grams & self._entries.keys()) / max(1e-9, total)
 
-def _verdict(results: Sequence[SearchResult], named: dict[str, str], *, cosine: float) -> tuple[bool, str]:
-    """Judge by the best cosine of all chunks, not of those shown, so that `top_k` does not change the verdict."""
-    if not results:
-        return False, "the glossary is empty"
-    top = results[0]
-    if top.entry.slug in named:
-        spelled = f"it names {top.entry.term} ('{named[top.entry.slug]}')"
-        if cosine >= IN_SCOPE_NAMED_COSINE:
-            return True, spelled
-        return (
-            False,
-            f"{spelled}, but in a sense that is far from the entry (cosine {cosine:.2f} < {IN_SCOPE_NAMED_COSINE})",
-        )
-    if cosine >= IN_SCOPE_COSINE:
-        return True, f"close to {top.entry.term} (cosine {cosine:.2f})"
-    return (
-        False,
-        f"nothing in the glossary is close enough (best: {top.entry.term}, cosine {cosine:.2f} < {IN_SCOPE_COSINE})",
-    )
+    def has(self, word: str) -> bool:
+        """Tell whether every run of a word is somewhere in the glossary."""
+        return letter_grams(word) <= self._entries.keys()
+
+    def _rarity(self, gram: str) -> float:
+        """Return the inverse document frequency, over entries."""
+        return math.log((self._count + 1) / (len(self._entries.get(gram, ())) + 0.5))

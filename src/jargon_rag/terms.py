@@ -53,3 +53,24 @@ def singular(word: str) -> str:
     if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
         return word[:-1]
     return word
+
+
+STOP_WORDS = frozenset(
+    "a about am an and any are as at be been but by can could did do does for from get got had has have how i if in into is it its just "
+    "like me mean means my of on or our should so some tell that the their them then there these they this those to us use used using "
+    "was we were what whats when where which who why will with would you your explain".split()
+)
+
+
+def content_words(text: str) -> list[str]:
+    """Return the words of a text that are not stop words, each without a plural ending."""
+    return [singular(word) for word in words(text) if word not in STOP_WORDS]
+
+
+def letter_grams(text: str) -> set[str]:
+    """Return the runs of four letters in the content words of a text, spaces included.
+
+    'over-fiting' and 'overfitting' share most of theirs: a typing error, an ending or a hyphen changes only a few.
+    """
+    joined = f" {' '.join(word for word in words(text) if word not in STOP_WORDS)} "
+    return {joined[i : i + 4] for i in range(len(joined) - 3)}

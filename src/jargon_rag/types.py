@@ -103,8 +103,9 @@ class SearchResult:
     rank: int  # 1-based
     entry: Entry
     chunk: Chunk
-    score: float  # fused; higher is better, 1.0 and more is a sure hit
+    score: float  # fused; higher is better
     signals: dict[str, float] = field(default_factory=dict)  # each signal's own score, for "why this answer"
+    odds: float = 1.0  # that it is the right entry, against the best one, 0..1
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +117,7 @@ class Retrieval:
     results: tuple[SearchResult, ...]
     in_scope: bool
     reason: str  # the verdict in words
+    confidence: float = 1.0  # probability that the glossary answers the question; in scope from 0.5
 
 
 @dataclass(frozen=True, slots=True)

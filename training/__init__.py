@@ -1,0 +1,1 @@
+"""Train what ships in `adapter/`: the embedder's LoRA, the retrieval calibration and the language model's LoRA."""

@@ -1,0 +1,206 @@
+"""Fit the numbers of retrieval and write `src/jargon_rag/calibration.json`; print how they do on fields not fitted.
+
+    python -m training.calibrate
+
+Three logistic regressions (scikit-learn, L2), all over the training fields and our own training terms: which entry is
+the right one among the best twenty-five (conditional logit), whether any is, and whether a question leans on the last.
+Every glossary weighs the same. Our own glossary is searched as shipped, the fields without indexed questions.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+
+import numpy as np
+from scipy.optimize import minimize
+from sklearn.linear_model import LogisticRegression
+from tqdm import tqdm
+
+from jargon_rag.calibration import FALLBACK, FILE, Calibration, calibration
+from jargon_rag.chunking import chunk_glossary
+from jargon_rag.conversation import follow_up_signals
+from jargon_rag.embedder import SentenceTransformerEmbedder
+from jargon_rag.index import build_index
+from jargon_rag.indexing import index_corpus
+from jargon_rag.paths import default_cache_dir, shipped_folder, write_atomic
+from jargon_rag.retriever import Retriever
+from jargon_rag.types import Embedder
+from training.data import HELD_OUT, Asked, Field, read_fields, read_own
+
+UNFITTED = Calibration(False, {"cosine": 1.0}, 20.0, {"bias": 0.0}, {"bias": 0.0})
+CANDIDATES = 25
+KEPT_ASKED, KEPT_BARE = (
+    0.985,
+    0.95,
+)  # shares of the fitted in-scope questions that are answered, with and without indexed ones
+RANKING = ("cosine", "passage", "crowd", "bm25", "letters", "name")
+
+
+def main() -> None:
+    """Fit, write and report: for the embedder as published, which stands in for unknown ones, then with its LoRA."""
+    fields = read_fields()
+    for lora in (False, True):
+        embedder = Remembering(SentenceTransformerEmbedder(cache_dir=default_cache_dir(), lora=lora))
+        print(embedder.id)
+        embedder.embed(
+            [
+                asked.question
+                for field in [*fields, read_own("train"), read_own("dev")]
+                for asked in _exam(field.questions)
+            ],
+            progress=True,
+        )
+        own = Retriever(index_corpus(shipped_folder("corpus"), embedder, progress=True), embedder, UNFITTED)
+        glossaries = [(field, retriever_of(field, embedder)) for field in tqdm(fields, desc="embedding")]
+        train = [*(pair for pair in glossaries if pair[0].name not in HELD_OUT), (read_own("train"), own)]
+        ranking, sharpness = fit_ranking(train)
+        fitted = Calibration(True, ranking, sharpness, fit_scope(train, ranking), {})
+        fitted = replace(fitted, follow_up=fit_follow_up(train, fitted))
+        _store(embedder.id if lora else FALLBACK, fitted)
+        for field, retriever in [*(pair for pair in glossaries if pair[0].name in HELD_OUT), (read_own("dev"), own)]:
+            print(field.name, report(field, Retriever(retriever.index, embedder)), flush=True)
+
+
+class Remembering:
+    """An embedder that embeds no text twice: questions go through it in batches first, then one by one."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        self._embedder = embedder
+        self._known: dict[str, np.ndarray] = {}
+
+    @property
+    def id(self) -> str:
+        """Return the embedder's."""
+        return self._embedder.id
+
+    @property
+    def dimension(self) -> int:
+        """Return the embedder's."""
+        return self._embedder.dimension
+
+    def embed(self, texts: Sequence[str], *, progress: bool = False) -> np.ndarray:
+        """Return float32 unit vectors of shape (len(texts), dimension)."""
+        missing = list(dict.fromkeys(text for text in texts if text not in self._known))
+        self._known.update(zip(missing, self._embedder.embed(missing, progress=progress), strict=True))
+        return np.stack([self._known[text] for text in texts])
+
+
+def retriever_of(field: Field, embedder: Embedder) -> Retriever:
+    """Return a retriever over a field's entries, without questions."""
+    chunks = chunk_glossary(field.entries, [])
+    return Retriever(build_index(field.entries, chunks, embedder, corpus_hash=""), embedder, UNFITTED)
+
+
+def fit_ranking(glossaries: Sequence[tuple[Field, Retriever]]) -> tuple[dict[str, float], float]:
+    """Return weights of the signals by a conditional logit, scaled so that those of the cosines sum to 1, and the scale."""
+    choices: list[tuple[np.ndarray, int, float]] = []
+    for field, retriever in tqdm(glossaries, desc="ranking"):
+        slots = {entry.term: n for n, entry in enumerate(retriever.index.entries)}
+        asked = [question for question in field.questions if question.terms]
+        for question in _exam(asked):
+            signals, _ = retriever.signals(question.question)
+            table = np.stack([signals[name] for name in RANKING], axis=1)
+            right = slots[question.terms[0]]
+            rough = table @ np.array([1, 1, 1, 0.3, 1, 0.3])
+            shown = [right, *(n for n in np.argsort(-rough)[:CANDIDATES] if n != right)]
+            choices.append((table[shown] - table[right], 0, 1 / len(asked)))
+
+    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        value, gradient = 1e-4 * float(weights @ weights), 2e-4 * weights
+        for table, _, share in choices:
+            logits = table @ weights
+            odds = np.exp(logits - logits.max())
+            odds /= odds.sum()
+            value -= share * float(np.log(odds[0] + 1e-12)) / len(glossaries)
+            gradient = gradient + share * (odds @ table) / len(glossaries)
+        return value, gradient
+
+    found = minimize(loss, np.ones(len(RANKING)), jac=True, method="L-BFGS-B", bounds=[(0, None)] * len(RANKING))
+    scale = float(found.x[:3].sum())
+    return {name: round(float(w) / scale, 4) for name, w in zip(RANKING, found.x, strict=True)}, round(scale, 2)
+
+
+def fit_scope(glossaries: Sequence[tuple[Field, Retriever]], ranking: dict[str, float]) -> dict[str, float]:
+    """Return weights for the log-odds that a question is answered; 0.5 keeps the wanted shares."""
+    rows: list[dict[str, float]] = []
+    labels: list[bool] = []
+    shares: list[float] = []
+    for field, retriever in tqdm(glossaries, desc="scope"):
+        questions = _exam(field.questions)
+        inside = sum(bool(question.terms) for question in questions)
+        for question in questions:
+            signals, _ = retriever.signals(question.question)
+            scores = np.sum([weight * signals[name] for name, weight in ranking.items()], axis=0)
+            order = [int(n) for n in np.argsort(-scores, kind="stable")]
+            rows.append(retriever.scope_signals(question.question, scores, order, signals))
+            labels.append(bool(question.terms))
+            shares.append(1 / (inside if question.terms else len(questions) - inside))
+    return _logistic(rows, labels, shares, kept=True)
+
+
+def fit_follow_up(glossaries: Sequence[tuple[Field, Retriever]], fitted: Calibration) -> dict[str, float]:
+    """Return weights for the log-odds that a question leans; dialogues where it makes no difference count little."""
+    rows: list[dict[str, float]] = []
+    labels: list[bool] = []
+    shares: list[float] = []
+    for field, plain in tqdm(glossaries, desc="follow-ups"):
+        retriever = Retriever(plain.index, plain.embedder, fitted)
+        for dialogue in field.dialogues:
+            previous, question = dialogue.turns[-2:]
+            found = retriever.retrieve(dialogue.turns[0], top_k=1)
+            signals = follow_up_signals(question, found.results[0].entry.term, previous, retriever)
+            rows.append(signals)
+            labels.append(dialogue.kind not in ("topic-change", "out-of-scope"))
+            shares.append(0.2 if signals["same entry"] else 1.0)
+    return _logistic(rows, labels, shares, kept=False)
+
+
+def report(field: Field, retriever: Retriever) -> dict[str, float]:
+    """Return the shares of right answers on one glossary, with the numbers just written."""
+    hits: dict[str, list[bool]] = {"first": [], "three": [], "kept": [], "refused": []}
+    for question in _exam(field.questions):
+        found = retriever.retrieve(question.question)
+        terms = [result.entry.term for result in found.results]
+        if question.terms:
+            hits["first"].append(terms[0] == question.terms[0])
+            hits["three"].append(question.terms[0] in terms[:3])
+            hits["kept"].append(found.in_scope)
+        else:
+            hits["refused"].append(not found.in_scope)
+    return {name: round(float(np.mean(values)), 3) for name, values in hits.items()}
+
+
+def _exam(questions: Sequence[Asked]) -> list[Asked]:
+    """Return the questions that are not indexed."""
+    return [question for question in questions if not question.indexed]
+
+
+def _logistic(rows: list[dict[str, float]], labels: list[bool], shares: list[float], *, kept: bool) -> dict[str, float]:
+    names = list(rows[0])
+    table = np.array([[row[name] for name in names] for row in rows])
+    truth = np.array(labels)
+    center, spread = table.mean(axis=0), table.std(axis=0) + 1e-9
+    weights = np.array(shares) / np.mean(shares)
+    model = LogisticRegression(C=1.0, max_iter=5000).fit((table - center) / spread, truth, sample_weight=weights)
+    slopes = model.coef_[0] / spread
+    bias = float(model.intercept_[0] - slopes @ center)
+    if kept:  # 0.5 is put where the wanted share of answered questions lies above it, for both sorts of index
+        asked = table[:, names.index("asked")] > 0
+        odds = table @ slopes + bias
+        bare = -float(np.quantile(odds[truth & ~asked], 1 - KEPT_BARE))
+        bias += bare
+        slopes[names.index("asked")] -= bare + float(np.quantile(odds[truth & asked], 1 - KEPT_ASKED))
+    return {"bias": round(bias, 4)} | {name: round(float(slope), 4) for name, slope in zip(names, slopes, strict=True)}
+
+
+def _store(name: str, numbers: Calibration) -> None:
+    stored = json.loads(FILE.read_text("utf-8")) if FILE.is_file() and name != FALLBACK else {}
+    row = {key: value for key, value in asdict(numbers).items() if key != "fitted"}
+    write_atomic(FILE, (json.dumps(stored | {name: row}, indent=1) + "\n").encode())
+    calibration.cache_clear()
+
+
+if __name__ == "__main__":
+    main()
