@@ -33,7 +33,9 @@ def main() -> None:
         for line in file.read_text("utf-8").split("\n")
         if line
     ]
-    vectors = SentenceTransformerEmbedder(cache_dir=default_cache_dir(), lora=False).embed([row["question"] for _, row in rows])
+    vectors = SentenceTransformerEmbedder(cache_dir=default_cache_dir(), lora=False).embed(
+        [row["question"] for _, row in rows]
+    )
     removed: dict[int, tuple[int, float]] = {}
     for number, cosines in enumerate(vectors @ vectors.T):
         for other in (cosines >= THRESHOLD).nonzero()[0]:

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jargon_rag.embedder import SentenceTransformerEmbedder
+from jargon_rag.embedder import LORA, SentenceTransformerEmbedder
 from jargon_rag.errors import WeightsError
-from jargon_rag.models import EMBEDDER, find_packaged
-from jargon_rag.paths import default_cache_dir
+from jargon_rag.models import EMBEDDER, find_packaged, sha256
+from jargon_rag.paths import default_cache_dir, shipped_folder
 
 TEXTS = ["What is overfitting?", "a kettle of fish", "gradient", "Why does dropout help a network?"]
 
@@ -69,14 +69,37 @@ def test_the_progress_bar_goes_to_stderr(
     assert "1/1" in shown.err
 
 
-def test_the_id_holds_the_beginning_of_the_hash_of_the_weights(embedder: SentenceTransformerEmbedder) -> None:
-    assert embedder.id == f"all-MiniLM-L6-v2@{EMBEDDER.sha256[:12]}"
+PLAIN = f"all-MiniLM-L6-v2@{EMBEDDER.sha256[:12]}"
 
 
-def test_the_same_weights_in_another_folder_have_the_same_id(model_folder: Path, tmp_path: Path) -> None:
+def test_the_id_holds_the_beginning_of_the_hash_of_the_weights_and_of_the_lora(
+    embedder: SentenceTransformerEmbedder, tmp_path: Path
+) -> None:
+    assert embedder.id == f"{PLAIN}+{sha256(shipped_folder('adapter') / LORA)[:8]}"
+    assert SentenceTransformerEmbedder(cache_dir=tmp_path, lora=False).id == PLAIN
+
+
+def test_the_same_weights_in_another_folder_have_the_same_id(
+    model_folder: Path, embedder: SentenceTransformerEmbedder, tmp_path: Path
+) -> None:
     shutil.copytree(model_folder, tmp_path / "renamed")
-    named = SentenceTransformerEmbedder(str(tmp_path / "renamed"), cache_dir=tmp_path)
-    assert named.id == f"all-MiniLM-L6-v2@{EMBEDDER.sha256[:12]}"
+    assert SentenceTransformerEmbedder(str(tmp_path / "renamed"), cache_dir=tmp_path).id == embedder.id
+
+
+def test_the_lora_turns_vectors_and_keeps_their_length(embedder: SentenceTransformerEmbedder, tmp_path: Path) -> None:
+    text = ["my loss never moves from the first step"]
+    plain = SentenceTransformerEmbedder(cache_dir=tmp_path, lora=False).embed(text)[0]
+    tuned = embedder.embed(text)[0]
+    assert 0.1 < float(plain @ tuned) < 0.99
+    assert np.linalg.norm(tuned) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("content", [b"", b"not safetensors", (8).to_bytes(8, "little") + b"{}      "])
+def test_a_damaged_lora_is_named(content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / LORA).write_bytes(content)
+    monkeypatch.setattr("jargon_rag.embedder.shipped_folder", lambda _: tmp_path)
+    with pytest.raises(WeightsError, match="LoRA"):
+        SentenceTransformerEmbedder(cache_dir=tmp_path)
 
 
 def test_other_weights_have_another_id(model_folder: Path, tmp_path: Path) -> None:
@@ -108,7 +131,7 @@ def test_damaged_weights_are_an_error_that_names_the_folder(model_folder: Path, 
 
 def test_a_hub_id_that_is_not_on_this_machine_is_an_error_that_names_it(tmp_path: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from jargon_rag.embedder import SentenceTransformerEmbedder as E;"
+        "import sys; from pathlib import Path; from jargon_rag.embedder import LORA, SentenceTransformerEmbedder as E;"
         "from jargon_rag.errors import WeightsError\n"
         "try: E('nobody/nothing', cache_dir=Path('.'), say=print)\n"
         "except WeightsError as error: print(error); sys.exit(7)"

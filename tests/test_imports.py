@@ -72,7 +72,7 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     assert sorted(set(HEAVY) & set(loaded)) == []
 
 
-@pytest.mark.parametrize("module", ["grounding", "glossary", "lint", "conversation", "prompt", "voice", "chunking"])
+@pytest.mark.parametrize("module", ["grounding", "glossary", "lint", "calibration", "prompt", "voice", "chunking"])
 def test_reading_and_checking_needs_no_model_library(module: str) -> None:
     loaded = json.loads(python(f"import json, sys, jargon_rag.{module}; print(json.dumps(sorted(sys.modules)))"))
     assert sorted({"torch", "transformers", "faiss", "gradio", "sentence_transformers"} & set(loaded)) == []

@@ -318,7 +318,7 @@ def test_html_in_a_question_does_not_reach_the_answer(scripted: BotMaker) -> Non
 def test_control_characters_in_a_question_are_taken_out(scripted: BotMaker) -> None:
     bot, model = scripted(lies)
     answer = bot.ask("\x1b[31mWhat\x00 is \u202eoverfitting?\x07 \n")
-    assert answer.question == "[31mWhat is overfitting?"
+    assert answer.question == "What is overfitting?"
     assert re.search(r"[\x00-\x09\x0b-\x1f\u202e]", model.prompts[0]) is None
 
 

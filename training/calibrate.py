@@ -10,6 +10,7 @@ Every glossary weighs the same. Our own glossary is searched as shipped, the fie
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 
@@ -27,7 +28,7 @@ from jargon_rag.indexing import index_corpus
 from jargon_rag.paths import default_cache_dir, shipped_folder, write_atomic
 from jargon_rag.retriever import Retriever
 from jargon_rag.types import Embedder
-from training.data import HELD_OUT, Asked, Field, read_fields, read_own
+from training.data import HELD_OUT, Asked, Dialogue, Field, read_fields, read_own
 
 UNFITTED = Calibration(False, {"cosine": 1.0}, 20.0, {"bias": 0.0}, {"bias": 0.0})
 CANDIDATES = 25
@@ -35,6 +36,31 @@ KEPT_ASKED, KEPT_BARE = (
     0.985,
     0.95,
 )  # shares of the fitted in-scope questions that are answered, with and without indexed ones
+PLAIN_DIALOGUES = 5  # of each sort, for each glossary
+FRAGMENTS = (
+    *(
+        "why?",
+        "why is that",
+        "how",
+        "how so?",
+        "show me code",
+        "an example?",
+        "example please",
+        "any gotchas?",
+        "any pitfalls",
+    ),
+    *(
+        "when not?",
+        "since when",
+        "is that all",
+        "more",
+        "and in practice?",
+        "what else",
+        "pros and cons",
+        "code?",
+        "go on",
+    ),
+)
 RANKING = ("cosine", "passage", "crowd", "bm25", "letters", "name")
 
 
@@ -141,20 +167,29 @@ def fit_scope(glossaries: Sequence[tuple[Field, Retriever]], ranking: dict[str, 
 
 
 def fit_follow_up(glossaries: Sequence[tuple[Field, Retriever]], fitted: Calibration) -> dict[str, float]:
-    """Return weights for the log-odds that a question leans; dialogues where it makes no difference count little."""
+    """Return weights for the log-odds that a question leans on the one before."""
     rows: list[dict[str, float]] = []
     labels: list[bool] = []
-    shares: list[float] = []
     for field, plain in tqdm(glossaries, desc="follow-ups"):
         retriever = Retriever(plain.index, plain.embedder, fitted)
-        for dialogue in field.dialogues:
+        for dialogue in [*field.dialogues, *_plain_dialogues(field)]:
             previous, question = dialogue.turns[-2:]
             found = retriever.retrieve(dialogue.turns[0], top_k=1)
             signals = follow_up_signals(question, found.results[0].entry.term, previous, retriever)
             rows.append(signals)
             labels.append(dialogue.kind not in ("topic-change", "out-of-scope"))
-            shares.append(0.2 if signals["same entry"] else 1.0)
-    return _logistic(rows, labels, shares, kept=False)
+    return _logistic(rows, labels, [1.0] * len(rows), kept=False)
+
+
+def _plain_dialogues(field: Field) -> list[Dialogue]:
+    """Return what people do most and nobody writes down: ask what something else is, or add a bare 'why?'."""
+    rng = random.Random(field.name)
+    asked = [question for question in field.questions if question.kind == "term" and question.terms]
+    made = []
+    for first, second in (rng.sample(asked, 2) for _ in range(PLAIN_DIALOGUES)):
+        made.append(Dialogue((first.question, second.question), second.terms[0], second.question, "topic-change"))
+        made.append(Dialogue((first.question, rng.choice(FRAGMENTS)), first.terms[0], "", "follow-up"))
+    return made
 
 
 def report(field: Field, retriever: Retriever) -> dict[str, float]:

@@ -20,9 +20,16 @@ from jargon_rag.types import Message
 MAX_HISTORY = 50
 MAX_TURNS = 4  # earlier questions that are read again to find the topic
 MAX_TURN_CHARS = 2_000  # of each: a pasted page need not be read whole
+EARLY = 4  # words before a pronoun that can hardly hold what it stands for
 _UNREADABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]+")
 _PRONOUN = re.compile(
-    r"\b(it|its|it's|they|them|their|this|that|these|those|one|ones|he|she|former|latter|both|same|instead|else|another|either|neither)\b",
+    r"\b(it|its|it's|they|them|their|he|she)\b|\b(that|this|these|those)\b(?=\s*(?:[?.,!;:]|$|(?:an?|the|is|are|was|does|do|can|will|still|also|really|"
+    r"even|always|ever|only|too|then|good|bad|safe|work|works|help|helps|matter|matters|mean|means|happen|happens|or|and|but|in|on|at|for|"
+    r"with|to|from|when|if|because|any|more|less|not|thing|way|case)\b))",
+    re.IGNORECASE,
+)
+_REFERS = re.compile(
+    r"\b(one|ones|former|latter|both|same|instead|else|another|either|neither|each|others?|first|second|two)\b",
     re.IGNORECASE,
 )
 _GOES_ON = re.compile(
@@ -54,20 +61,29 @@ def standalone_question(question: str, history: Sequence[Message], *, retriever:
 def follow_up_signals(question: str, topic: str, previous: str, retriever: Retriever) -> dict[str, float]:
     """Return what tells a question that leans on `topic` from one that starts afresh."""
     alone, joined = retriever.retrieve(question, top_k=2), retriever.retrieve(f"{topic}: {question}", top_k=2)
-    named = retriever.named(question)
     topics = retriever.named(topic)
+    other = any(slug not in topics for slug in retriever.named(question))
+    pronoun = _PRONOUN.search(question)
+    early = pronoun is not None and len(words(question[: pronoun.start()])) <= EARLY
+    content = len(content_words(question))
     return {
-        "pronoun": float(bool(_PRONOUN.search(question))),
+        "pronoun": float(pronoun is not None),
+        "early pronoun": float(early),
+        "refers": float(bool(_REFERS.search(question))),
         "goes on": float(bool(_GOES_ON.search(question))),
         "changes": float(bool(_CHANGES.search(question))),
         "length": math.log1p(len(words(question))),
-        "content": math.log1p(len(content_words(question))),
-        "names other": float(any(slug not in topics for slug in named)),
-        "names topic": float(any(slug in topics for slug in named)),
+        "content": math.log1p(content),
+        "bare": float(content <= 1 and not other),
+        "names other": float(other),
+        "names other, no pronoun": float(other and pronoun is None),
+        "names topic": float(any(slug in topics for slug in retriever.named(question))),
         "alone": alone.confidence,
+        "alone, no pronoun": alone.confidence * (pronoun is None),
         "joined": joined.confidence,
         "alone score": alone.results[0].score,
         "same entry": float(alone.results[0].entry.slug == joined.results[0].entry.slug),
+        "topic found": float(joined.results[0].entry.slug in topics),
         "near previous": retriever.similarity(question, previous),
     }
 

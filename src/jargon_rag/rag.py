@@ -50,7 +50,7 @@ _ASKS_FOR_CODE = re.compile(
 _COMPARES = re.compile(
     r"\b(vs\.?|versus|or|compar\w+|differ\w*|difference|between|better than|instead of|and)\b", re.IGNORECASE
 )
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 Event = Retrieval | Sentence | Answer
 

@@ -14,6 +14,8 @@ from functools import lru_cache
 
 import bm25s
 import numpy as np
+from rapidfuzz.distance import OSA
+from rapidfuzz.process import extractOne
 
 from jargon_rag.calibration import Calibration, calibration, probability, weighted
 from jargon_rag.index import Index
@@ -21,6 +23,7 @@ from jargon_rag.terms import STOP_WORDS, content_words, letter_grams, name_key, 
 from jargon_rag.types import Chunk, Embedder, Entry, Retrieval, SearchResult
 
 MAX_NAME_WORDS = 6
+SHORTEST_CORRECTED, LONG_NAME = 5, 9  # letters
 CANDIDATES = 1_000  # chunks of a large index that are looked at closely
 NEAREST = 3  # chunks of an entry whose mean cosine is its `crowd`
 IN_SCOPE = 0.5  # probability from which a question is answered; the calibration puts its trade-off there
@@ -38,6 +41,7 @@ class Retriever:
         self._embedder = embedder
         self._calibration = numbers or calibration(embedder.id)
         self._vector = lru_cache(REMEMBERED)(lambda text: embedder.embed([text])[0])
+        self._corrected = lru_cache(REMEMBERED)(self._correct)
         self._slots = {entry.slug: number for number, entry in enumerate(index.entries)}
         self._owner = np.array([self._slots[chunk.slug] for chunk in index.chunks])
         self._first_chunk = np.unique(self._owner, return_index=True)[1]
@@ -45,12 +49,15 @@ class Retriever:
         self._bm25 = bm25s.BM25()
         self._bm25.index([content_words(chunk.text) or [""] for chunk in index.chunks], show_progress=False)
         self._letters = _Letters([chunk.text for chunk in index.chunks], self._owner, len(index.entries))
+        self._vocabulary = {word for chunk in index.chunks if chunk.kind != "question" for word in words(chunk.text)}
         self._names: dict[str, set[str]] = {}
+        self._spelled: dict[str, str] = {}
         for entry in index.entries:
             for name in (*split_heading(entry.term), *entry.aliases):
                 for spelling in split_heading(name):
                     if key := name_key(spelling):
                         self._names.setdefault(key, set()).add(entry.slug)
+                        self._spelled.setdefault(key, spelling)
 
     @property
     def index(self) -> Index:
@@ -69,7 +76,7 @@ class Retriever:
 
     def named(self, question: str) -> dict[str, str]:
         """Return the entries whose name the question spells, slug → the words that do; longer names win over their parts."""
-        spoken = words(question)
+        spoken = words(self._corrected(question))
         found: dict[str, str] = {}
         taken = [False] * len(spoken)
         for length in range(min(MAX_NAME_WORDS, len(spoken)), 0, -1):
@@ -83,12 +90,32 @@ class Retriever:
                         taken[i] = True
         return found
 
+    def _correct(self, question: str) -> str:
+        """Return the question with misspelt names put right: one edit for a name of five letters, two from nine on.
+
+        Only words that the glossary does not know are looked at (OSA distance: edits, and swaps of neighbours).
+        """
+        spoken = question.split()
+        start = 0
+        while start < len(spoken):
+            for length in range(min(MAX_NAME_WORDS, len(spoken) - start), 0, -1):
+                heard = words(" ".join(spoken[start : start + length]))
+                key = name_key(" ".join(heard))
+                if len(key) >= SHORTEST_CORRECTED and not all(word in self._vocabulary for word in heard):
+                    allowed = 1 if len(key) < LONG_NAME else 2
+                    found = extractOne(key, self._spelled.keys(), scorer=OSA.distance, score_cutoff=allowed)
+                    if found and found[1] and len(found[0]) >= SHORTEST_CORRECTED:
+                        spoken[start : start + length] = [self._spelled[found[0]]]
+                        break
+            start += 1
+        return " ".join(spoken)
+
     def retrieve(self, question: str, *, standalone_question: str | None = None, top_k: int = 5) -> Retrieval:
         """Return the `top_k` best entries for a question and the verdict whether it is in scope.
 
         Entries that the question names are among them, as long as there is room: a comparison needs each.
         """
-        query = standalone_question or question
+        query = self._corrected(standalone_question or question)
         signals, best_chunk = self.signals(query)
         scores = np.sum([weight * signals[name] for name, weight in self._calibration.ranking.items()], axis=0)
         order = sorted(range(len(scores)), key=lambda n: (-scores[n], self._index.entries[n].slug))
@@ -111,7 +138,7 @@ class Retriever:
         )
         confidence = self._confidence(query, scores, order, signals)
         reason = self._reason(query, self._index.entries[order[0]], named, confidence)
-        return Retrieval(question, query, results, confidence >= IN_SCOPE, reason, confidence)
+        return Retrieval(question, standalone_question or question, results, confidence >= IN_SCOPE, reason, confidence)
 
     def passages(self, question: str, slug: str) -> list[Chunk]:
         """Return the chunks of one entry, those that fit the question best first; each passage once, code left out."""

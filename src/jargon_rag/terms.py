@@ -58,7 +58,7 @@ def singular(word: str) -> str:
 STOP_WORDS = frozenset(
     "a about am an and any are as at be been but by can could did do does for from get got had has have how i if in into is it its just "
     "like me mean means my of on or our should so some tell that the their them then there these they this those to us use used using "
-    "was we were what whats when where which who why will with would you your explain".split()
+    "was we were what whats when where which who why will with would you your explain show give please".split()
 )
 
 
