@@ -4,6 +4,7 @@ import ast
 import json
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -157,3 +158,11 @@ def test_environment_variables_are_read_only_at_the_edge(file: Path) -> None:
     used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     used |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
     assert not used & {"environ", "environb", "getenv", "putenv"}
+
+
+def test_a_space_installs_what_the_package_needs_but_gradio() -> None:
+    root = SOURCE.parents[1]
+    needed = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]["dependencies"]
+    lines = (root / "requirements.txt").read_text("utf-8").splitlines()
+    installed = [line for line in lines if line and not line.startswith("#")]
+    assert sorted(installed) == sorted(name for name in needed if not name.startswith("gradio"))
