@@ -9,7 +9,7 @@ from itertools import islice, pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from jargon_rag.chunking import split_sentences
@@ -550,6 +550,7 @@ def test_a_verdict_is_well_formed_for_any_text(claim: str, evidence: str) -> Non
 
 @settings(max_examples=300, deadline=None)
 @given(ANYTHING, ANYTHING)
+@example("\x1f", "A(0")
 def test_a_whole_sentence_of_any_passage_passes(before: str, after: str) -> None:
     passage = f"{before}\n{after}"
     for sentence in split_sentences(unicodedata.normalize("NFC", passage)):

@@ -409,3 +409,14 @@ def test_a_history_of_user_turns_only_gives_the_topic(scripted: BotMaker) -> Non
 def test_answers_in_the_glossary_s_own_words_are_sound(scripted: BotMaker, corpus: Path, question: str) -> None:
     bot, _ = scripted(lies)
     assert_sound(bot.ask(question), corpus)
+
+
+def test_an_entry_of_code_alone_is_answered_with_its_code(
+    tmp_path: Path, embedder: SentenceTransformerEmbedder
+) -> None:
+    file = tmp_path / "own.md"
+    file.write_text("## Foo Bar\n\n```python\nprint('foo bar')\n```\n\n## Roux\n\nFlour cooked in fat.\n")
+    bot = JargonRAG(corpus=file, embedder=embedder, model=Scripted(lambda prompt: ""), cache_dir=tmp_path)
+    answer = bot.ask("show me code for foo bar")
+    assert not answer.refused
+    assert "print('foo bar')" in answer.text

@@ -43,6 +43,7 @@ _ARTICLES = frozenset({"a", "an", "the"})
 _VOICE = frozenset({"morty", "rick", "listen", "okay", "ok", "yeah", "yep"})  # none that could be part of a claim
 _SILENT = frozenset(",.!'\"“”‘’()[]{};:…—–`*_") | {"-"}  # a hyphen joins words; a minus is part of its number
 _STOPS = frozenset(".!…")
+_OPENING = re.compile(r"[\s\"'“‘(*`\[]+$")
 _PAUSE = re.compile(r"['\"”’)]*(?:[,.;:!…—–]|\s+[—–])")
 _NEGATIONS = frozenset("not no never none nothing neither nor cannot".split())
 _LIMITS = frozenset(
@@ -217,7 +218,7 @@ def _is_letter(text: str, start: int, end: int) -> bool:
     """Tell whether an A is a name ('option A', 'A/B') rather than an article."""
     if text[end : end + 1] in set("/*+=_0123456789.,;:!?)"):
         return True
-    before = text[max(0, start - 20) : start].rstrip(" \n\t\"'“‘(*`[")
+    before = _OPENING.sub("", text[max(0, start - 20) : start])
     return text[start] == "A" and bool(before) and before[-1] not in ".!?:;,—–-…"
 
 

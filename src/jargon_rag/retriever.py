@@ -142,7 +142,10 @@ class Retriever:
 
     def passages(self, question: str, slug: str) -> list[Chunk]:
         """Return the chunks of one entry, those that fit the question best first; each passage once, code left out."""
-        numbers = [n for n in np.flatnonzero(self._owner == self._slots[slug]) if self._index.chunks[n].kind != "code"]
+        own = np.flatnonzero(self._owner == self._slots[slug])
+        code = {self._index.chunks[n].passage for n in own if self._index.chunks[n].kind == "code"}
+        prose = [n for n in own if self._index.chunks[n].passage not in code]
+        numbers = prose or list(own)  # an entry of code alone has nothing else to quote
         fit = self._index.vectors[numbers] @ self._vector(question)
         best: dict[str, Chunk] = {}
         for position in np.argsort(-fit, kind="stable"):
