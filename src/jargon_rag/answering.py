@@ -146,7 +146,7 @@ def morty(retrieval: Retrieval, sources: Sequence[Entry], evidence: Sequence[tup
     _, chunk = evidence[0]
     if len(sources) == 1:
         for asked, replied in sources[0].exchanges():
-            asks = [part for part in split_sentences(asked.text) if part.endswith("?")]
+            asks = [part for part in split_sentences(asked.text) if part.endswith("?") and len(words(part)) > 2]
             if replied.line == chunk.line and asks and not _LEANS_BACK.search(asks[-1]):
                 return Sentence("Morty", asks[-1], (), None, 0.0, "entry", asks[-1])
     asked_for = {result.entry.slug for result in retrieval.results if result.signals["name"] > 0}
