@@ -7,12 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from evals.data import read_rows
+from jargon_rag.chunking import chunk_glossary
 from jargon_rag.lint import lint_glossary
 from training.answers import NONE, faults
 from training.data import GLOSSARIES, HELD_OUT, Field, read_fields, read_own
 
 FIELDS = read_fields()
 OWN = read_own()
+PROMPTS = read_rows(GLOSSARIES.parent / "prompts.jsonl")
+ANSWERS = read_rows(GLOSSARIES.parent / "answers.jsonl")
 SPLITS = json.loads((OWN.path / "questions" / "splits.json").read_text("utf-8"))
 ENTRY_KINDS = {"term", "symptom", "paraphrase", "how", "why", "keyword", "assumption", "compare", "free"}
 
@@ -46,6 +50,27 @@ def test_no_development_or_test_term_is_read_for_training() -> None:
     assert {SPLITS[entry.slug] for entry in OWN.entries} == {"train"}
     terms = {entry.term for entry in OWN.entries}
     assert {question.terms[0] for question in OWN.questions if question.terms} == terms
+
+
+def test_no_dialogue_about_a_development_or_test_term_is_read_for_training() -> None:
+    terms = {entry.term for entry in OWN.entries}
+    assert OWN.dialogues
+    assert {dialogue.term for dialogue in OWN.dialogues} <= terms | {None}
+
+
+def test_no_prompt_shows_a_passage_of_a_development_or_test_term() -> None:
+    kept_apart = [*read_own("dev").entries, *read_own("test").entries]
+    passages = {chunk.passage for chunk in chunk_glossary(kept_apart, [])}
+    assert len(passages) > 300
+    assert {fact for row in PROMPTS for _, fact in row["facts"]} & passages == set()
+
+
+def test_every_written_answer_is_certified_and_no_opening_is_used_twice() -> None:
+    assert [row["id"] for row in ANSWERS] == [row["id"] for row in PROMPTS]
+    found = {p["id"]: faults(p, a["answer"]) for p, a in zip(PROMPTS, ANSWERS, strict=True)}
+    assert {name: some for name, some in found.items() if some} == {}
+    openings = [row["answer"].split("\n")[0] for row in ANSWERS if row["answer"].startswith("Morty: ")]
+    assert len(set(openings)) == len(openings) > 400
 
 
 PROMPT = {

@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from evals.data import read_rows
 from jargon_rag.grounding import check_support
-from training.data import read_rows
 
 NONE = "NONE"  # the facts do not answer the question
 _CLAIM = re.compile(r"\s*(.+?)\s*\[(\d+)\](?=\s|$)")

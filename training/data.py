@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evals.data import read_rows
 from jargon_rag.glossary import read_glossary
 from jargon_rag.paths import shipped_folder
 from jargon_rag.types import Entry
@@ -51,11 +52,6 @@ class Field:
     entries: tuple[Entry, ...]
     questions: tuple[Asked, ...]
     dialogues: tuple[Dialogue, ...]
-
-
-def read_rows(file: Path) -> list[dict[str, Any]]:
-    """Return the objects of a JSON Lines file."""
-    return [json.loads(line) for line in file.read_text("utf-8").split("\n") if line.strip()]
 
 
 def read_fields() -> list[Field]:

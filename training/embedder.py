@@ -112,7 +112,12 @@ class Model:
         from sentence_transformers import SentenceTransformer
 
         found = find_model(None, EMBEDDER, cache_dir=default_cache_dir())
-        self.st = SentenceTransformer(str(found), device="cpu", local_files_only=True)
+        self.st = SentenceTransformer(
+            str(found),
+            device="cpu",
+            local_files_only=True,
+            model_kwargs={"attn_implementation": "eager"},  # the fused one is slow backwards on a CPU
+        )
         self.st.max_seq_length = MAX_TOKENS
         self.st.add_adapter(
             LoraConfig(
@@ -137,7 +142,9 @@ class Model:
         rows: list[torch.Tensor] = []
         for start in range(0, len(order), 32):
             batch = self.st.preprocess([texts[i] for i in order[start : start + 32]])
-            rows += list(normalize(self.st(batch)["sentence_embedding"], dim=-1))
+            with torch.autocast("cpu", dtype=torch.bfloat16):  # three times as fast where the processor has AMX
+                vectors = self.st(batch)["sentence_embedding"]
+            rows += list(normalize(vectors.float(), dim=-1))
         back = sorted(range(len(order)), key=lambda position: order[position])
         return torch.stack([rows[position] for position in back])
 

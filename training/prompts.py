@@ -1,9 +1,9 @@
 """Draw real prompts for the language model's training data: questions of training terms with the evidence retrieved for them.
 
-    python -m training.prompts --count 1600 --out training/prompts.jsonl
+    python -m training.prompts [--count 1700] [--out training/prompts.jsonl]
 
-A row has an id, the field, the question, its kind, the style, and the numbered facts as the model will see them. Answers
-are written to `training/answers.jsonl` by people who see such a row only; `python -m training.answers` checks them.
+Glossaries that have prompts in the file already keep them, since their answers are written; the others are added. A row has
+an id, the question, its kind, the style, and the numbered facts as the model will see them. Answers are written to `training/answers.jsonl` by people who see such a row only; `python -m training.answers` checks them.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from evals.data import read_rows
 from jargon_rag.embedder import SentenceTransformerEmbedder
 from jargon_rag.paths import default_cache_dir
 from jargon_rag.rag import JargonRAG
@@ -25,13 +26,13 @@ from training.data import HELD_OUT, Field, read_fields, read_own
 
 OWN_SHARE = 0.4
 PLAIN_SHARE = 0.2
-UNANSWERED_SHARE = 0.08  # questions beside the point, whose best passages do not answer them
+UNANSWERED_SHARE = 0.12  # questions beside the point, whose best passages do not answer them
 
 
 def main() -> None:
     """Draw, retrieve and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=1600)
+    parser.add_argument("--count", type=int, default=1700)
     parser.add_argument("--out", type=Path, default=Path("training/prompts.jsonl"))
     options = parser.parse_args()
     rng = random.Random(0)
@@ -39,8 +40,9 @@ def main() -> None:
     fields = [field for field in read_fields() if field.name not in HELD_OUT]
     own = read_own()
     share = {field.name: (1 - OWN_SHARE) / len(fields) for field in fields} | {"own": OWN_SHARE}
-    rows: list[dict[str, Any]] = []
-    for field in tqdm([*fields, own], desc="fields"):
+    rows: list[dict[str, Any]] = read_rows(options.out) if options.out.is_file() else []
+    drawn = {row["id"].rpartition("-")[0] for row in rows}
+    for field in tqdm([field for field in [*fields, own] if field.name not in drawn], desc="fields"):
         bot = JargonRAG(corpus=field.path, embedder=embedder, check_model=False)
         rows += draw(field, bot, round(options.count * share[field.name]), rng)
     options.out.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
@@ -63,17 +65,22 @@ def draw(field: Field, bot: JargonRAG, count: int, rng: random.Random) -> list[d
         for question, earlier, kind in pool:
             if len(rows) >= limit:
                 break
-            row = prompt_row(bot, question, earlier)
+            row = prompt_row(bot, question, earlier, anyway=pool is beside)
             if row is not None and {entry.slug for entry in row[0]} <= allowed:
                 style = "plain" if rng.random() < PLAIN_SHARE else "rick"
                 rows.append({"id": f"{field.name}-{len(rows)}", "kind": kind, "style": style, **row[1]})
     return rows
 
 
-def prompt_row(bot: JargonRAG, question: str, earlier: Sequence[str]) -> tuple[list[Entry], dict[str, Any]] | None:
-    """Return the sources, and the question as the model will see it with its facts; None for a refused one."""
+def prompt_row(
+    bot: JargonRAG, question: str, earlier: Sequence[str], *, anyway: bool = False
+) -> tuple[list[Entry], dict[str, Any]] | None:
+    """Return the sources, and the question as the model will see it with its facts; None for a refused one.
+
+    anyway: also for a refused one, so that the model learns to say when the facts do not answer.
+    """
     retrieval = bot.retrieve(question, history=[{"role": "user", "content": turn} for turn in earlier], top_k=6)
-    if not retrieval.in_scope:
+    if not (retrieval.in_scope or anyway):
         return None
     sources, evidence = bot.evidence(retrieval)
     return sources, {"question": retrieval.standalone_question, "facts": [[n, chunk.passage] for n, chunk in evidence]}

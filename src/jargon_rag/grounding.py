@@ -41,6 +41,12 @@ _CONTRACTIONS = (
 )
 _ARTICLES = frozenset({"a", "an", "the"})
 _VOICE = frozenset({"morty", "rick", "listen", "okay", "ok", "yeah", "yep"})  # none that could be part of a claim
+_ASIDES = (
+    "alright|brace yourself|buckle up|burp|class is in session|deep breath|eyes on me|for the record|frame this|geez|ha|here is the thing|"
+    "here['’]s the thing|hey|hold my flask|look|newsflash|oh|pay attention|plot twist|psst|read my lips|repeat after me|science time|sheesh|"
+    "short version|spoiler|stay with me|try to keep up|ugh|wow|write this down"
+)
+_OPENING_ASIDES = re.compile(rf"^\W*(?:(?:(?:{_ASIDES})(?:,?\s+morty)?|morty)\W*[,.:!…—–*]\W*)+(?=\w)", re.IGNORECASE)
 _SILENT = frozenset(",.!'\"“”‘’()[]{};:…—–`*_") | {"-"}  # a hyphen joins words; a minus is part of its number
 _STOPS = frozenset(".!…")
 _OPENING = re.compile(r"[\s\"'“‘(*`\[]+$")
@@ -137,7 +143,7 @@ def check_support(claim: str, evidence: str) -> Verdict:
     Both are plain text. A question asserts nothing, so no claim can rest on one.
     """
     evidence = unicodedata.normalize("NFC", evidence)
-    spoken = _tokens(unicodedata.normalize("NFC", claim))
+    spoken = _tokens(_OPENING_ASIDES.sub("", unicodedata.normalize("NFC", claim)))
     claimed = [token for token in spoken[:MAX_TOKENS] if token.text not in _SILENT]
     content = [token for token in claimed if token.text not in _VOICE | _ARTICLES]
     if not content:

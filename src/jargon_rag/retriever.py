@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import bm25s
@@ -27,9 +28,22 @@ SHORTEST_CORRECTED, LONG_NAME = 5, 9  # letters
 CANDIDATES = 1_000  # chunks of a large index that are looked at closely
 NEAREST = 3  # chunks of an entry whose mean cosine is its `crowd`
 IN_SCOPE = 0.5  # probability from which a question is answered; the calibration puts its trade-off there
-REMEMBERED = 64  # vectors of questions: one question is searched, then its passages are
+REMEMBERED = 64  # questions: one is searched, then its passages are, and a follow-up reads those before it again
 
 logging.getLogger("bm25s").setLevel(logging.WARNING)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Ranked:
+    """What a search found out about one question; a conversation asks for it several times."""
+
+    signals: dict[str, np.ndarray]
+    best_chunk: np.ndarray
+    scores: np.ndarray
+    order: list[int]  # numbers of the entries, best first
+    named: dict[str, str]
+    confidence: float
+    reason: str
 
 
 class Retriever:
@@ -42,8 +56,10 @@ class Retriever:
         self._calibration = numbers or calibration(embedder.id)
         self._vector = lru_cache(REMEMBERED)(lambda text: embedder.embed([text])[0])
         self._corrected = lru_cache(REMEMBERED)(self._correct)
+        self._ranked = lru_cache(REMEMBERED)(self._rank)
         self._slots = {entry.slug: number for number, entry in enumerate(index.entries)}
         self._owner = np.array([self._slots[chunk.slug] for chunk in index.chunks])
+        self._alphabetical = np.argsort(np.argsort([entry.slug for entry in index.entries]))
         self._first_chunk = np.unique(self._owner, return_index=True)[1]
         self._asked = np.array([chunk.kind == "question" for chunk in index.chunks])
         self._bm25 = bm25s.BM25()
@@ -115,30 +131,39 @@ class Retriever:
 
         Entries that the question names are among them, as long as there is room: a comparison needs each.
         """
-        query = self._corrected(standalone_question or question)
-        signals, best_chunk = self.signals(query)
-        scores = np.sum([weight * signals[name] for name, weight in self._calibration.ranking.items()], axis=0)
-        order = sorted(range(len(scores)), key=lambda n: (-scores[n], self._index.entries[n].slug))
-        named = self.named(query)
-        shown = order[:top_k]
-        if len(named) > 1:
-            wanted = [n for n in order if self._index.entries[n].slug in named][:top_k]
+        alone = standalone_question or question
+        ranked = self._ranked(self._corrected(alone))
+        shown = ranked.order[:top_k]
+        if len(ranked.named) > 1:
+            wanted = [n for n in ranked.order if self._index.entries[n].slug in ranked.named][:top_k]
             others = [n for n in shown if n not in wanted][: top_k - len(wanted)]
-            shown = [n for n in order if n in {*wanted, *others}]
+            shown = [n for n in ranked.order if n in {*wanted, *others}]
+        best = ranked.scores[ranked.order[0]]
         results = tuple(
             SearchResult(
                 rank=rank,
                 entry=self._index.entries[n],
-                chunk=self._index.chunks[best_chunk[n]],
-                score=float(scores[n]),
-                signals={name: float(values[n]) for name, values in signals.items()},
-                odds=math.exp(self._calibration.sharpness * float(scores[n] - scores[order[0]])),
+                chunk=self._index.chunks[ranked.best_chunk[n]],
+                score=float(ranked.scores[n]),
+                signals={name: float(values[n]) for name, values in ranked.signals.items()},
+                odds=math.exp(self._calibration.sharpness * float(ranked.scores[n] - best)),
             )
             for rank, n in enumerate(shown, start=1)
         )
-        confidence = self._confidence(query, scores, order, signals)
-        reason = self._reason(query, self._index.entries[order[0]], named, confidence)
-        return Retrieval(question, standalone_question or question, results, confidence >= IN_SCOPE, reason, confidence)
+        return Retrieval(question, alone, results, ranked.confidence >= IN_SCOPE, ranked.reason, ranked.confidence)
+
+    def _rank(self, question: str) -> _Ranked:
+        signals, best_chunk = self.signals(question)
+        scores = np.sum([weight * signals[name] for name, weight in self._calibration.ranking.items()], axis=0)
+        order = np.lexsort((self._alphabetical, -scores)).tolist()
+        named = self.named(question)
+        if content_words(question):
+            log_odds = weighted(self._calibration.scope, self.scope_signals(question, scores, order, signals))
+            confidence = probability(log_odds)
+            reason = self._reason(question, self._index.entries[order[0]], named, confidence)
+        else:
+            confidence, reason = 0.0, "there is no word in it that could be looked up"
+        return _Ranked(signals, best_chunk, scores, order, named, confidence, reason)
 
     def passages(self, question: str, slug: str) -> list[Chunk]:
         """Return the chunks of one entry, those that fit the question best first; each passage once, code left out."""
@@ -146,7 +171,7 @@ class Retriever:
         code = {self._index.chunks[n].passage for n in own if self._index.chunks[n].kind == "code"}
         prose = [n for n in own if self._index.chunks[n].passage not in code]
         numbers = prose or list(own)  # an entry of code alone has nothing else to quote
-        fit = self._index.vectors[numbers] @ self._vector(question)
+        fit = self._index.vectors[numbers] @ self._vector(self._corrected(question))
         best: dict[str, Chunk] = {}
         for position in np.argsort(-fit, kind="stable"):
             chunk = self._index.chunks[numbers[position]]
@@ -224,19 +249,9 @@ class Retriever:
 
     def similarity(self, question: str, other: str) -> float:
         """Return the cosine of two questions."""
-        return float(self._vector(question) @ self._vector(other))
-
-    def _confidence(
-        self, question: str, scores: np.ndarray, order: Sequence[int], signals: Mapping[str, np.ndarray]
-    ) -> float:
-        """Return the probability that the glossary answers the question; 0 when no word of it could be looked up."""
-        if not content_words(question):
-            return 0.0
-        return probability(weighted(self._calibration.scope, self.scope_signals(question, scores, order, signals)))
+        return float(self._vector(self._corrected(question)) @ self._vector(self._corrected(other)))
 
     def _reason(self, question: str, best: Entry, named: Mapping[str, str], confidence: float) -> str:
-        if not content_words(question):
-            return "there is no word in it that could be looked up"
         sure = f"{confidence:.0%} sure"
         if best.slug in named:
             spelled = f"it names {best.term} ('{named[best.slug]}')"
