@@ -1,6 +1,6 @@
 # Everything this project does, as commands. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format lint types index toc eval eval-retrieval bench-retrieval train-embedder calibrate picture wheel clean
+.PHONY: help setup run test check format lint types index toc eval eval-retrieval eval-answers bench-retrieval train train-embedder calibrate picture wheel clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -38,11 +38,15 @@ index: setup ## Rebuild index/ from corpus/; embeds only what changed
 toc: setup ## Write the tables of contents of corpus/
 	$(BIN)/python scripts/toc.py
 
-eval: eval-retrieval ## Measure everything that is measured
+eval: eval-retrieval eval-answers ## Measure everything that is measured
 
 eval-retrieval: setup ## Measure retrieval, refusal and follow-ups beside other libraries; writes docs/retrieval.md
 	$(BIN)/python -m pip install $(PIP_FLAGS) --quiet --constraint constraints.txt --editable '.[dev,peers]'
 	$(BIN)/python -m evals.retrieval --peers
+
+eval-answers: setup ## Ask the scorecard's questions in every way that is compared (an hour); writes docs/SCORECARD.md
+	$(BIN)/python -m evals.answers
+	$(BIN)/python -m evals.scorecard
 
 bench-retrieval: setup ## Measure what a search costs from 10² to 10⁶ chunks (minutes); writes docs/retrieval-scale.md
 	$(BIN)/python -m benchmarks.retrieval_scale
@@ -51,6 +55,11 @@ train-embedder: setup ## Train the embedder's LoRA (an hour on two cores), fit t
 	$(BIN)/python -m training.embedder
 	$(BIN)/python -m training.calibrate
 	$(MAKE) index
+
+train: setup ## Train the language model's LoRA (an hour on two cores with AMX); goes on where it was stopped
+	$(BIN)/python -m pip install $(PIP_FLAGS) --quiet --constraint constraints.txt --editable '.[dev,training]'
+	$(BIN)/python -m training.language_model
+	$(BIN)/python -m training.curves
 
 calibrate: setup ## Fit src/jargon_rag/calibration.json (minutes)
 	$(BIN)/python -m training.calibrate

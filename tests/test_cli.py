@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from jargon_rag import __version__
 from jargon_rag.cli import app
 
 COMMANDS = ["ask", "search", "verify", "serve", "index", "lint", "pull", "doctor"]
@@ -251,7 +252,7 @@ def test_verify_json_prints_the_verdict_and_exits_0(claim: str, supported: bool)
 
 
 @pytest.mark.parametrize(
-    ("claim", "words"), [("Dropout is off.", "supported (1.00): "), ("Dropout is on.", "not supported (0.67): ")]
+    ("claim", "words"), [("Dropout is off.", "supported: "), ("Dropout is on.", "not supported: ")]
 )
 def test_verify_in_text_says_the_verdict_and_why(claim: str, words: str) -> None:
     assert run("verify", claim, "Dropout is off.").stdout.startswith(words)
@@ -336,6 +337,11 @@ def test_every_command_explains_itself(command: str) -> None:
     assert "Usage:" in result.stdout
     assert re.search(rf"\b{command}\b", result.stdout)
     assert result.stderr == ""
+
+
+def test_version_prints_the_package_s() -> None:
+    result = run("--version")
+    assert (result.exit_code, result.stdout) == (0, f"{__version__}\n")
 
 
 def test_help_lists_every_command() -> None:

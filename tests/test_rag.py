@@ -14,12 +14,13 @@ from jargon_rag.answering import MAX_IDLE_TOKENS
 from jargon_rag.embedder import SentenceTransformerEmbedder
 from jargon_rag.errors import InputError
 from jargon_rag.grounding import check_support
+from jargon_rag.prompt import NONE
 from jargon_rag.rag import MAX_QUESTION_CHARS, JargonRAG
-from jargon_rag.types import Answer, Citation, Entry, Message, Retrieval, Sentence, TextPiece
+from jargon_rag.types import Answer, AnswerForm, Citation, Entry, Message, Retrieval, Sentence, TextPiece
 from jargon_rag.voice import NEAREST, PLAIN_REFUSAL, REFUSALS
 
 ASKED = "What is overfitting?"
-FACT = re.compile(r"^\[(\d+)\] (.*)$", re.MULTILINE)
+FACT = re.compile(r"^\[(\d+)\] [^:\n]*: (.*)$", re.MULTILINE)
 
 
 def claims(answer: Answer) -> list[Sentence]:
@@ -71,7 +72,9 @@ class Scripted:
         self.made = 0
         self.prompts: list[str] = []
 
-    def stream(self, messages: Sequence[Message], *, max_new_tokens: int) -> Generator[TextPiece, None, None]:
+    def stream(
+        self, messages: Sequence[Message], *, max_new_tokens: int, form: AnswerForm | None = None
+    ) -> Generator[TextPiece, None, None]:
         prompt = messages[-1]["content"]
         self.prompts.append(prompt)
         self.made = 0
@@ -105,6 +108,10 @@ def facts(prompt: str) -> list[tuple[str, str]]:
 
 def first_sentence(prompt: str) -> str:
     return re.split(r"(?<=[.]) ", facts(prompt)[0][1])[0]
+
+
+def second_fact(prompt: str) -> str:
+    return re.split(r"(?<=[.]) ", facts(prompt)[1][1])[0]
 
 
 # With the real model
@@ -329,6 +336,33 @@ def test_a_model_that_drones_on_is_stopped_early(scripted: BotMaker, corpus: Pat
     bot, model = scripted(lambda prompt: iter([word] * 10_000))
     assert_sound(bot.ask(ASKED), corpus)
     assert 0 < model.made <= MAX_IDLE_TOKENS + 1
+
+
+def test_a_model_that_says_that_the_facts_do_not_answer_is_believed(scripted: BotMaker) -> None:
+    bot, _ = scripted(lambda prompt: NONE)
+    answer = bot.ask(ASKED)
+    assert answer.refused
+    assert (answer.citations, answer.code) == ((), ())
+    assert answer.suggestions[0] == "Overfitting"
+    assert {sentence.origin for sentence in answer.sentences} == {"fixed"}
+    assert "Overfitting" in answer.sentences[0].text
+    assert "overfitting" not in NONE.lower()
+
+
+def test_morty_s_question_is_the_model_s_and_what_he_asserts_is_not_shown(scripted: BotMaker, corpus: Path) -> None:
+    bot, _ = scripted(lambda prompt: f"Morty: Is it me?\nRick: {first_sentence(prompt)} [1]\nMorty: It is the moon.")
+    answer = bot.ask(ASKED)
+    assert (answer.sentences[0].text, answer.sentences[0].origin) == ("Is it me?", "model")
+    assert "moon" not in answer.text
+    assert_sound(answer, corpus)
+
+
+def test_a_second_question_of_morty_s_is_shown_only_with_a_reply(scripted: BotMaker) -> None:
+    said = "Morty: Is it me?\nRick: {} [1]\nMorty: And then?\n"
+    bot, _ = scripted(lambda prompt: said.format(first_sentence(prompt)))
+    assert [s.speaker for s in bot.ask(ASKED).sentences] == ["Morty", "Rick"]
+    bot, _ = scripted(lambda prompt: said.format(first_sentence(prompt)) + f"Rick: {second_fact(prompt)} [1]")
+    assert [s.speaker for s in bot.ask(ASKED).sentences] == ["Morty", "Rick", "Morty", "Rick"]
 
 
 def test_a_silent_model_is_replaced_by_the_entry(scripted: BotMaker, corpus: Path) -> None:

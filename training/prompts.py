@@ -3,7 +3,7 @@
     python -m training.prompts [--count 1700] [--out training/prompts.jsonl]
 
 Glossaries that have prompts in the file already keep them, since their answers are written; the others are added. A row has
-an id, the question, its kind, the style, and the numbered facts as the model will see them. Answers are written to `training/answers.jsonl` by people who see such a row only; `python -m training.answers` checks them.
+an id, the question, its kind, the style, the entries' terms, and the numbered facts as the model will see them. Answers are written to `training/answers.jsonl` by people who see such a row only; `python -m training.answers` checks them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 from tqdm import tqdm
 
 from evals.data import read_rows
+from jargon_rag.answering import stated
 from jargon_rag.embedder import SentenceTransformerEmbedder
 from jargon_rag.paths import default_cache_dir
 from jargon_rag.rag import JargonRAG
@@ -83,7 +84,12 @@ def prompt_row(
     if not (retrieval.in_scope or anyway):
         return None
     sources, evidence = bot.evidence(retrieval)
-    return sources, {"question": retrieval.standalone_question, "facts": [[n, chunk.passage] for n, chunk in evidence]}
+    facts = [[n, stated(sources[n - 1], chunk.passage)] for n, chunk in evidence]
+    return sources, {
+        "question": retrieval.standalone_question,
+        "terms": [entry.term for entry in sources],
+        "facts": facts,
+    }
 
 
 if __name__ == "__main__":

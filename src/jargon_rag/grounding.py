@@ -1,7 +1,7 @@
-"""Read markers, split a stream into sentences, and check each claim against the text it rests on.
+"""Check a claim against the text it rests on.
 
 The check is a certificate, not a score: a claim passes when it can be laid word by word, in order, over the evidence,
-with no edits but these: words of the persona's voice and articles in or out, singular for plural, a contraction spelled
+with no edits but these: words and openings of the persona's voice and articles in or out, singular for plural, a contraction spelled
 out, a whole clause left out after a dash, a colon, a semicolon, a bracket, ', so', ', which', or ', because'. A clause
 that holds a negation, a condition or a limit, or that begins with a preposition ('in training'), cannot be left out.
 Words of two sentences stay two sentences. What the certificate cannot follow counts as unsupported: a false alarm costs a quotation, a false pass costs the reader's trust.
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise, zip_longest
 
@@ -20,13 +19,6 @@ from jargon_rag.terms import singular
 from jargon_rag.types import Verdict
 
 MAX_TOKENS = 400  # a longer claim is not supported; longer evidence is read up to the last whole sentence within
-MARKER = re.compile(r"\s*\[\s*(\d{1,3})\s*\]", re.ASCII)
-_MARKED = re.compile(
-    MARKER.pattern + r"(?:[.!?,;]?" + MARKER.pattern + r")*[.!?,;]?\s*[^\s\[\].!?,;]"
-)  # markers, then something else
-_BRACKETED = re.compile(r"\s*\[[^\[\]]{0,40}\]?")
-_SPEAKER = re.compile(r"^\W*(rick|morty|question|answer)\b\W*:\s*", re.IGNORECASE)
-
 _NUMBER = r"(?:(?<![\w)])[-−])?(?:\d+(?:[.,]\d+)*|(?<![\w.])\.\d+)(?:e[-−+]?\d+(?!\w))?"
 _TOKEN = re.compile(rf"{_NUMBER}|[^\W\d_]+|[^\w\s]|_")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?:,|\.|$))")
@@ -41,12 +33,15 @@ _CONTRACTIONS = (
 )
 _ARTICLES = frozenset({"a", "an", "the"})
 _VOICE = frozenset({"morty", "rick", "listen", "okay", "ok", "yeah", "yep"})  # none that could be part of a claim
-_ASIDES = (
-    "alright|brace yourself|buckle up|burp|class is in session|deep breath|eyes on me|for the record|frame this|geez|ha|here is the thing|"
-    "here['’]s the thing|hey|hold my flask|look|newsflash|oh|pay attention|plot twist|psst|read my lips|repeat after me|science time|sheesh|"
-    "short version|spoiler|stay with me|try to keep up|ugh|wow|write this down"
+ASIDES = (
+    "alright|brace yourself|buckle up|class is in session|deep breath|eyes on me|for the record|frame this|geez|ha|here's the thing|hey|"
+    "hold my flask|look|newsflash|oh|pay attention|plot twist|psst|read my lips|repeat after me|science time|sheesh|short version|spoiler|"
+    "stay with me|try to keep up|ugh|wow|write this down"
+).split("|")  # openings of the voice that claim nothing, where a sign of pause follows
+_OPENING_ASIDES = re.compile(
+    rf"^\W*(?:(?:(?:{'|'.join(ASIDES).replace(chr(39), '.')}|burp)(?:,?\s+morty)?|morty)\W*[,.:!…—–*]\W*)+(?=\w)",
+    re.IGNORECASE,
 )
-_OPENING_ASIDES = re.compile(rf"^\W*(?:(?:(?:{_ASIDES})(?:,?\s+morty)?|morty)\W*[,.:!…—–*]\W*)+(?=\w)", re.IGNORECASE)
 _SILENT = frozenset(",.!'\"“”‘’()[]{};:…—–`*_") | {"-"}  # a hyphen joins words; a minus is part of its number
 _STOPS = frozenset(".!…")
 _OPENING = re.compile(r"[\s\"'“‘(*`\[]+$")
@@ -68,60 +63,6 @@ _CUT_AFTER = frozenset("so which because".split())
 
 
 @dataclass(frozen=True, slots=True)
-class RawSentence:
-    """A sentence as the model wrote it, with the markers that it wrote; nothing is checked yet."""
-
-    speaker: str | None
-    text: str
-    markers: tuple[int, ...]
-
-
-def read_sentences(pieces: Iterable[str]) -> Iterator[RawSentence]:
-    """Yield sentences as soon as they are complete: with the marker that follows, or at their full stop or line's end.
-
-    Brackets that hold anything but a number are dropped; text without letters or digits is no sentence.
-    """
-    speaker: str | None = None
-    buffer = ""
-    for piece in pieces:
-        buffer += piece
-        while (end := _sentence_end(buffer)) is not None:
-            complete, buffer = buffer[:end], buffer[end:]
-            speaker, sentence = _read_sentence(complete, speaker)
-            if sentence:
-                yield sentence
-    _, sentence = _read_sentence(buffer, speaker)
-    if sentence:
-        yield sentence
-
-
-def _sentence_end(buffer: str) -> int | None:
-    """Return where the first sentence ends, or None while what comes next could still belong to it."""
-    ends = [newline + 1] if (newline := buffer.find("\n")) >= 0 else []
-    if marked := _MARKED.search(buffer):
-        ends.append(marked.end() - 1)
-    first, *rest = split_sentences(buffer.split("\n", 1)[0]) or [""]
-    if rest and not rest[0].startswith("["):
-        ends.append(buffer.index(first) + len(first))
-    return min(ends, default=None)
-
-
-def _read_sentence(text: str, speaker: str | None) -> tuple[str | None, RawSentence | None]:
-    if spoken := _SPEAKER.match(text):
-        name = spoken[1].capitalize()
-        speaker = name if name in ("Rick", "Morty") else None
-        text = text[spoken.end() :]
-    markers = tuple(dict.fromkeys(int(number) for number in MARKER.findall(text)))
-    text = " ".join(_BRACKETED.sub("", text).split())
-    text = re.sub(r"([.!?])[.,;]+$", r"\1", re.sub(r"\s+([.,;:!?])", r"\1", text)).lstrip(".,;:!? ")
-    text = re.sub(r"\s*[,;:—–]+$", ".", text)  # cut off before a list or a second half
-    return speaker, RawSentence(speaker, text, markers) if any(char.isalnum() for char in text) else None
-
-
-# The check
-
-
-@dataclass(frozen=True, slots=True)
 class _Token:
     text: str  # as compared
     start: int  # in the original text
@@ -140,10 +81,17 @@ class _Clause:
 def check_support(claim: str, evidence: str) -> Verdict:
     """Say whether evidence supports a claim, by alignment; the score is the share of the claim's words found in order.
 
-    Both are plain text. A question asserts nothing, so no claim can rest on one.
+    Both are plain text. A question asserts nothing, so no claim can rest on one. An opening of the voice ('Plot twist,
+    Morty:') is left out where the claim does not pass with it.
     """
+    verdict = _check(claim, evidence)
+    bare = _OPENING_ASIDES.sub("", claim)
+    return verdict if verdict.supported or bare == claim else _check(bare, evidence)
+
+
+def _check(claim: str, evidence: str) -> Verdict:
     evidence = unicodedata.normalize("NFC", evidence)
-    spoken = _tokens(_OPENING_ASIDES.sub("", unicodedata.normalize("NFC", claim)))
+    spoken = _tokens(unicodedata.normalize("NFC", claim))
     claimed = [token for token in spoken[:MAX_TOKENS] if token.text not in _SILENT]
     content = [token for token in claimed if token.text not in _VOICE | _ARTICLES]
     if not content:

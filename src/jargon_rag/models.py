@@ -19,6 +19,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import filelock
 
@@ -26,9 +27,10 @@ from jargon_rag.errors import WeightsError
 from jargon_rag.paths import make_folder, read_json_object, write_atomic
 
 REQUIREMENTS = Path(__file__).with_name("weights.txt")
-CONVERTER = 1  # raise when the conversion changes, so that old results are not used
+CONVERTER = 2  # raise when the conversion changes, so that old results are not used
 _HUB_ID = re.compile(r"[\w-][\w.-]*(?:/[\w-][\w.-]*)?")
 _STAMP = "checksums.json"
+ADAPTER_FILE = "adapter_model.safetensors"  # as peft names it
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,15 +164,19 @@ def _in_hub_cache(hub_id: str) -> Path | None:
 # Conversion of the default language model
 
 
-def prepare_language_model(folder: Path, *, cache_dir: Path, say: Callable[[str], None]) -> Path:
+def prepare_language_model(
+    folder: Path, *, cache_dir: Path, adapter: Path | None = None, say: Callable[[str], None]
+) -> Path:
     """Return a folder that transformers loads fast: the folder itself, or the converted form of its GGUF file.
 
+    The converted weights are bfloat16, with the LoRA adapter merged into them if one is given.
     Raises WeightsError when the GGUF is not the published file or the cache cannot be written.
     """
     gguf = folder / LANGUAGE_MODEL.file
     if not gguf.is_file():
         return folder
-    target = cache_dir / "models" / f"{LANGUAGE_MODEL.name}-{LANGUAGE_MODEL.sha256[:12]}-v{CONVERTER}"
+    name = f"{LANGUAGE_MODEL.name}-{LANGUAGE_MODEL.sha256[:12]}-v{CONVERTER}"
+    target = cache_dir / "models" / (name if adapter is None else f"{name}-{_adapter_hash(adapter)}")
     if is_intact(target):
         return target
     make_folder(target.parent)
@@ -179,10 +185,10 @@ def prepare_language_model(folder: Path, *, cache_dir: Path, say: Callable[[str]
             if not is_intact(target):  # another process may have made it while this one waited
                 say(f"Preparing {LANGUAGE_MODEL.name} (once, about 20 seconds)")
                 check_sha256(gguf, LANGUAGE_MODEL.sha256)
-                _convert(gguf, target)
+                _convert(gguf, target, adapter)
     except OSError as error:
         raise WeightsError(
-            f"Cannot prepare {LANGUAGE_MODEL.name} in {target.parent}: {error}. It needs 600 MB of free space there."
+            f"Cannot prepare {LANGUAGE_MODEL.name} in {target.parent}: {error}. It needs 300 MB of free space there."
         ) from error
     return target
 
@@ -209,7 +215,7 @@ def _file_stamp(file: Path) -> dict[str, object]:
     return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
 
 
-def _convert(gguf: Path, target: Path) -> None:
+def _convert(gguf: Path, target: Path, adapter: Path | None) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
@@ -225,7 +231,9 @@ def _convert(gguf: Path, target: Path) -> None:
         # a model read from GGUF counts as quantised and refuses to be saved; a fresh one with its weights does not
         model = LlamaForCausalLM(config)
         model.load_state_dict(quantised.state_dict())
-        model.save_pretrained(temporary)
+        if adapter is not None:
+            model = merge_adapter(model, adapter)
+        model.to(torch.bfloat16).save_pretrained(temporary)
         AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, local_files_only=True).save_pretrained(
             temporary
         )
@@ -235,6 +243,31 @@ def _convert(gguf: Path, target: Path) -> None:
         temporary.replace(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def merge_adapter(model: Any, adapter: Path) -> Any:
+    """Return a model with a LoRA adapter (Hu et al. 2021) merged into its weights."""
+    if not (adapter / "adapter_config.json").is_file():
+        raise WeightsError(
+            f"{adapter} is no LoRA adapter (it has no adapter_config.json). Give its folder, or --adapter none."
+        )
+    from peft import PeftModel
+
+    try:
+        return PeftModel.from_pretrained(model, adapter).merge_and_unload().eval()
+    except Exception as error:  # peft raises what safetensors, json and torch raise
+        raise WeightsError(
+            f"Cannot apply the adapter {adapter}: {error}. Give one made for this model, or --adapter none."
+        ) from error
+
+
+def _adapter_hash(adapter: Path) -> str:
+    weights = adapter / ADAPTER_FILE
+    if not weights.is_file():
+        raise WeightsError(
+            f"{adapter} is no LoRA adapter (it has no {ADAPTER_FILE}). Give its folder, or --adapter none."
+        )
+    return sha256(weights)[:12]
 
 
 def sha256(file: Path) -> str:

@@ -1,18 +1,32 @@
-"""What the language model is told: the question, numbered evidence, and what to do with it."""
+"""What the language model is told: what to write, the question, and the numbered evidence."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jargon_rag.types import Message
+from jargon_rag.types import Message, Style
 
-INSTRUCTION = "Which of these facts answer the question? Repeat them word for word, each with its number."
+NONE = "NONE"  # what the model writes when the evidence does not answer the question
+_RULES = (
+    f"with sentences of the facts, word for word, each followed by its number, like [1]. "
+    f"If the facts do not answer the question, write {NONE}."
+)
+INSTRUCTIONS: dict[Style, str] = {
+    "rick": f"Write a short dialogue: Morty asks the question in his own words, Rick answers {_RULES}",
+    "plain": f"Answer the question {_RULES}",
+}
 
 
-def build_messages(question: str, evidence: Sequence[tuple[int, str]]) -> list[Message]:
-    """Return the chat messages for a question; `evidence` holds (marker, passage) in the order to be shown.
+def build_messages(question: str, facts: Sequence[tuple[int, str, str]], *, style: Style) -> list[Message]:
+    """Return the chat messages for a question; `facts` holds (marker, term, passage) in the order to be shown.
 
-    The untuned 135M model copies best when the facts come last and the instruction after them (docs/generation.md).
+    The question stands before the facts, so that they are read in its light, and again where the answer begins.
     """
-    facts = "\n".join(f"[{marker}] {passage}" for marker, passage in evidence)
-    return [{"role": "user", "content": f"Question: {question}\n\nFacts:\n{facts}\n\n{INSTRUCTION}"}]
+    shown = "\n".join(
+        f"[{marker}] {passage}" if passage.startswith(f"{term}: ") else f"[{marker}] {term}: {passage}"
+        for marker, term, passage in facts
+    )
+    return [
+        {"role": "system", "content": INSTRUCTIONS[style]},
+        {"role": "user", "content": f"Question: {question}\n\nFacts:\n{shown}\n\nQuestion: {question}"},
+    ]

@@ -5,23 +5,24 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from jargon_rag.answering import Draft, attribute, morty, ms_since, own_words
+from jargon_rag.answering import Draft, asks, attribute, morty, ms_since, own_words, stated
 from jargon_rag.conversation import check_history, standalone_question
 from jargon_rag.embedder import SentenceTransformerEmbedder
 from jargon_rag.errors import InputError
 from jargon_rag.generator import LocalGenerator
-from jargon_rag.grounding import read_sentences
 from jargon_rag.indexing import open_index
 from jargon_rag.models import LANGUAGE_MODEL, find_model
-from jargon_rag.paths import default_cache_dir
-from jargon_rag.prompt import build_messages
+from jargon_rag.paths import default_cache_dir, shipped_folder
+from jargon_rag.prompt import NONE, build_messages
+from jargon_rag.reading import read_sentences
 from jargon_rag.retriever import Retriever
 from jargon_rag.types import (
     Answer,
+    AnswerForm,
     Chunk,
     CodeBlock,
     Embedder,
@@ -32,15 +33,17 @@ from jargon_rag.types import (
     SearchResult,
     Sentence,
     Style,
+    TextPiece,
 )  # fmt: skip
-from jargon_rag.voice import refusal
+from jargon_rag.voice import refusal, silence
 
 MAX_QUESTION_CHARS = 2_000
 MAX_SOURCES = 3  # entries that one answer may cite
 PASSAGES_PER_SOURCE = 3
-MIN_CLAIMS, MAX_CLAIMS = 2, 4  # Rick's sentences
+MAX_CLAIMS = 4  # Rick's sentences
+OWN_CLAIMS = 2  # the glossary's own, where none of the model's passed
 MAX_FAILURES = 1  # sentences that did not pass, after which the model is stopped
-MAX_NEW_TOKENS = 120
+MAX_NEW_TOKENS = 300
 CLOSE_ODDS = 0.4  # an entry this likely to be the right one, against the best, is a source too
 
 _ASKS_FOR_CODE = re.compile(
@@ -81,7 +84,8 @@ class JargonRAG:
         corpus: a Markdown file or folder; its index is made once and kept in `cache_dir`.
         index: a folder that `jargon-rag index` wrote; with `corpus` too, the two must match.
         model, embedder: a folder or Hugging Face id, or an object with the protocol's methods.
-        adapter: folder of a LoRA adapter to merge into the model; None or "none" for the model as it is.
+        adapter: folder of a LoRA adapter to merge into the model; None for the shipped one, which goes with the default
+            model only; "none" for the model as it is.
         say: receives progress notes; progress: show bars on stderr.
         check_model: False leaves missing language model weights unnoticed until they are needed; `search` needs none.
 
@@ -92,6 +96,8 @@ class JargonRAG:
         self._say = say
         self._model = model
         self._adapter = None if adapter in (None, "none") else Path(str(adapter))
+        if model is None and adapter is None:
+            self._adapter = shipped_folder("adapter")
         if check_model and (model is None or isinstance(model, str)):
             find_model(
                 model, LANGUAGE_MODEL, cache_dir=self._cache_dir
@@ -152,16 +158,21 @@ class JargonRAG:
         retrieval = self.retrieve(question, history=history, top_k=2 * MAX_SOURCES)
         draft = Draft(retrieval, style, started=started, retrieve_ms=ms_since(started))
         yield retrieval
+        nearest = [result.entry.term for result in retrieval.results[:MAX_SOURCES]]
         if not retrieval.in_scope:
-            nearest = [result.entry.term for result in retrieval.results[:MAX_SOURCES]]
-            for text in refusal(retrieval.question, nearest, style=style):
-                yield draft.add(Sentence("Rick" if style == "rick" else None, text, (), None, 0.0, "fixed"))
+            yield from draft.refuse(refusal(retrieval.question, nearest, style=style))
             yield draft.answer(refused=True, suggestions=nearest)
             return
         sources, evidence = self.evidence(retrieval)
         asks_code = bool(_ASKS_FOR_CODE.search(retrieval.question))
-        yield from self._write(draft, sources, evidence)
         code = [(n, entry) for n, entry in enumerate(sources, start=1) if entry.snippets][:1] if asks_code else []
+        answered = yield from self._write(draft, sources, evidence)
+        if not (answered or code):
+            yield from draft.refuse(silence(retrieval.question, nearest, style=style))
+            yield draft.answer(refused=True, suggestions=nearest)
+            return
+        if not answered:
+            yield from self._own_words(draft, sources, evidence)
         for marker, entry in code:
             snippet = entry.snippets[0]
             draft.code.append(CodeBlock(snippet.language, snippet.text, marker))
@@ -185,15 +196,22 @@ class JargonRAG:
     def _sources(self, retrieval: Retrieval) -> list[Entry]:
         """Return the entries that an answer may cite: the best one, those it is compared with, and near ties."""
         best, *others = retrieval.results
-        named = self._retriever.named(retrieval.standalone_question)
-        compared = [
-            result
-            for result in others
-            if result.entry.slug in named and _COMPARES.search(retrieval.standalone_question)
-        ]
+        named = self._named(retrieval)
+        compared = [result for result in others if result.entry.slug in named]
         close = [result for result in others if result.odds >= CLOSE_ODDS]
         chosen = {result.entry.slug: result.entry for result in (best, *compared, *close)}
         return list(chosen.values())[:MAX_SOURCES]
+
+    def _compared(self, retrieval: Retrieval, sources: Sequence[Entry]) -> frozenset[int]:
+        """Return the markers of the sources that a question sets against each other, none when it does not."""
+        named = self._named(retrieval)
+        markers = {n for n, entry in enumerate(sources, start=1) if entry.slug in named}
+        return frozenset(markers if len(markers) > 1 else ())
+
+    def _named(self, retrieval: Retrieval) -> set[str]:
+        """Return the entries that a comparison names."""
+        question = retrieval.standalone_question
+        return set(self._retriever.named(question)) if _COMPARES.search(question) else set()
 
     def _evidence(self, retrieval: Retrieval, entry: Entry, *, alone: bool) -> list[Chunk]:
         """Return the passages of an entry that fit the question best; the definition is always one of them."""
@@ -216,39 +234,78 @@ class JargonRAG:
         cited = {entry.term for entry in sources}
         return [term for term in dict.fromkeys([*linked, *found]) if term not in cited][:4]
 
-    def _write(self, draft: Draft, sources: list[Entry], evidence: list[tuple[int, Chunk]]) -> Iterator[Sentence]:
-        """Yield the dialogue: the model's sentences that pass, and the glossary's own words in place of those that do not."""
+    def _write(
+        self, draft: Draft, sources: list[Entry], evidence: list[tuple[int, Chunk]]
+    ) -> Generator[Sentence, None, bool]:
+        """Yield the dialogue: the model's sentences that pass, and the glossary's own words in place of those that do not.
+
+        Returns False when the model says that the evidence does not answer the question.
+        """
         own = own_words(sources, evidence, draft.style)
         fallback = (pair for pair in own if not draft.has(pair[0].text))  # asked when a sentence is needed
-        if draft.style == "rick":
-            yield draft.add(morty(draft.retrieval, sources, evidence))
-        messages = build_messages(draft.retrieval.standalone_question, [(n, chunk.passage) for n, chunk in evidence])
+        asked: Sentence | None = None  # what Morty asks next, shown with Rick's reply
         failures = 0
-        written = draft.time(self.load().stream(messages, max_new_tokens=MAX_NEW_TOKENS))
-        with closing(written):
+        with closing(draft.time(self._stream(draft, sources, evidence))) as written:
             for raw in read_sentences(written):
-                if raw.speaker == "Morty" or len(draft.claims) >= MAX_CLAIMS:
+                if raw.text.rstrip(".") == NONE and not draft.sentences:
+                    return False
+                if raw.speaker == "Morty":
+                    asked = asks(raw, draft.style) or asked
+                    if asked and not draft.sentences:
+                        draft.first_shown_ms = ms_since(draft.started)
+                        yield draft.add(asked)
+                        asked = None
+                    continue
+                if len(draft.claims) >= MAX_CLAIMS:
                     break
                 started = time.perf_counter()
-                attributed = attribute(raw, evidence, draft.style)
+                attributed = attribute(raw, sources, evidence, draft.style)
                 draft.check_ms += ms_since(started)
+                claim = attributed
                 if attributed is None or draft.has(attributed[0].text):
                     failures += 1
-                    if attributed is None and (substitute := next(fallback, None)):
-                        yield draft.claim(*substitute, sources=sources)
-                    if failures >= MAX_FAILURES:
-                        break
-                    continue
-                draft.first_shown_ms = draft.first_shown_ms or ms_since(draft.started)
-                yield draft.claim(*attributed, sources=sources)
-        uncited = set(range(1, len(sources) + 1)) - {n for claim in draft.claims for n in claim.citations}
-        for sentence, chunk in fallback:
-            needed = len(draft.claims) < MIN_CLAIMS or (
-                set(sentence.citations) & uncited and len(draft.claims) < MAX_CLAIMS
-            )
-            if needed:
+                    claim = next(fallback, None) if attributed is None else None
+                else:
+                    draft.first_shown_ms = draft.first_shown_ms or ms_since(draft.started)
+                if claim is not None:
+                    if draft.style == "rick" and not draft.sentences:
+                        yield draft.add(morty(draft.retrieval, sources, evidence))
+                    if asked and draft.claims:
+                        yield draft.add(asked)
+                        asked = None
+                    yield draft.claim(*claim, sources=sources)
+                if failures >= MAX_FAILURES:
+                    break
+        yield from self._own_words(draft, sources, evidence)
+        return True
+
+    def _own_words(self, draft: Draft, sources: list[Entry], evidence: list[tuple[int, Chunk]]) -> Iterator[Sentence]:
+        """Yield the glossary's own sentences where the model's do not suffice: none passed, or a compared entry is left out."""
+        wanted = 1 if any(claim.origin == "model" for claim in draft.claims) else OWN_CLAIMS
+        uncited = self._compared(draft.retrieval, sources) - {n for claim in draft.claims for n in claim.citations}
+        if draft.style == "rick" and not draft.sentences:
+            yield draft.add(morty(draft.retrieval, sources, evidence))
+        for sentence, chunk in own_words(sources, evidence, draft.style):
+            if draft.has(sentence.text):
+                continue
+            if len(draft.claims) < wanted or (set(sentence.citations) & uncited and len(draft.claims) < MAX_CLAIMS):
                 uncited -= set(sentence.citations)
                 yield draft.claim(sentence, chunk, sources=sources)
+
+    def _stream(
+        self, draft: Draft, sources: list[Entry], evidence: list[tuple[int, Chunk]]
+    ) -> Generator[TextPiece, None, None]:
+        """Return the language model's stream for a question and its evidence."""
+        question = draft.retrieval.standalone_question
+        facts = [(n, sources[n - 1].term, stated(sources[n - 1], chunk.passage)) for n, chunk in evidence]
+        form = AnswerForm(
+            draft.style,
+            tuple((n, text) for n, _, text in facts),
+            required=self._compared(draft.retrieval, sources),
+            max_claims=MAX_CLAIMS,
+        )
+        messages = build_messages(question, facts, style=draft.style)
+        return self.load().stream(messages, max_new_tokens=MAX_NEW_TOKENS, form=form)
 
 
 class Chat:

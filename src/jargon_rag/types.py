@@ -225,6 +225,16 @@ def format_sentence(sentence: Sentence) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class AnswerForm:
+    """What an answer may look like; a language model that can be held to it writes nothing else."""
+
+    style: Style
+    passages: tuple[tuple[int, str], ...]  # (marker, text) of what may be said
+    required: frozenset[int] = frozenset()  # markers that must occur: the compared entries
+    max_claims: int = 4
+
+
+@dataclass(frozen=True, slots=True)
 class TextPiece:
     """A piece of generated text and the tokens read and written so far."""
 
@@ -255,5 +265,7 @@ class LanguageModel(Protocol):
     def id(self) -> str:
         """Name of the model, for people."""
 
-    def stream(self, messages: Sequence[Message], *, max_new_tokens: int) -> Generator[TextPiece, None, None]:
-        """Yield pieces of text as they are made. Closing the iterator stops the work."""
+    def stream(
+        self, messages: Sequence[Message], *, max_new_tokens: int, form: AnswerForm | None = None
+    ) -> Generator[TextPiece, None, None]:
+        """Yield pieces of text as they are made, in the given form if it can. Closing the iterator stops the work."""

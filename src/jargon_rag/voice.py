@@ -27,6 +27,13 @@ REFUSALS = (
     "My glossary is silent on that one, and so am I.",
     "That is outside what I have written down, and guessing is how bad slides get made.",
 )
+SILENCES = (
+    "I have {term} on file, but that particular detail is not in there, and I am not inventing it.",
+    "Close, but what I have on {term} does not answer that. I checked. Twice. I was sober for one of them.",
+    "My notes on {term} stop short of that question, so I stop short of an answer.",
+    "I looked under {term}, and the answer is not written there.",
+)
+PLAIN_SILENCE = "The glossary has an entry on {term}, but it does not answer this."
 PLAIN_REFUSAL = "The glossary does not cover this."
 NEAREST = "The nearest things in there: {terms}."
 
@@ -42,6 +49,12 @@ def refusal(question: str, nearest: Sequence[str], *, style: Style) -> list[str]
     """Return the sentences that say that the glossary has no answer, and what it has instead."""
     first = PLAIN_REFUSAL if style == "plain" else _pick(REFUSALS, question)
     return [first, NEAREST.format(terms=_listed(nearest))] if nearest else [first]
+
+
+def silence(question: str, nearest: Sequence[str], *, style: Style) -> list[str]:
+    """Return the sentences that say that the nearest entry does not hold the answer."""
+    first = (PLAIN_SILENCE if style == "plain" else _pick(SILENCES, question)).format(term=nearest[0])
+    return [first, NEAREST.format(terms=_listed(nearest))]
 
 
 def without_address(text: str) -> str:

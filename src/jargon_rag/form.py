@@ -1,0 +1,205 @@
+"""The form of an answer as token ids: what may be written next, so that every answer is valid by construction.
+
+    rick   "Morty:" question "?" newline "Rick:" claim+, a second such exchange perhaps; or NONE alone
+    plain  "Answer:" claim+; or NONE alone
+    claim  an opening of the voice perhaps, a sentence of a passage, whole or trimmed as the certificate allows, " [n]"
+
+Morty's question is free in its words, not in its signs: no markers, no line breaks, nothing that ends a sentence before its
+'?'. All else is copied, so most tokens leave the model no choice, and it is asked only where there is one (jump-forward
+decoding: Zheng et al. 2024, SGLang). Nothing here runs a model: token ids in, token ids out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TypeVar
+
+from jargon_rag.chunking import split_sentences
+from jargon_rag.grounding import ASIDES, check_support
+from jargon_rag.prompt import NONE
+from jargon_rag.types import AnswerForm
+
+T = TypeVar("T")
+Steps = Generator[Sequence[int], int, T]  # yields the tokens that may come next, is sent the one that was taken
+
+MIN_ASKED_WORDS, MAX_ASKED_WORDS, MAX_ASKED_TOKENS = 3, 16, 32
+MAX_EXCHANGES = 2
+MIN_CLAIM_WORDS = 3
+_FREE = re.compile(r" | ?[A-Za-z0-9éèöüäñç'’,;%$&/()\-–—\"“”+=]+")
+_CUT = re.compile(r"\s+[—–]\s+|[;:]\s+|,\s+(?=(?:so|which|because)\b)")
+_BRACKET = re.compile(r"\s*\([^()]*\)")
+_PAUSE = re.compile(r"(?=[,;:]\s)|(?=\.$)")
+_LEANS_BACK = re.compile(
+    r"(it|its|they|their|them|this|that|these|those|he|she|but|and|so|then|or|there|here|such|both|neither|either|instead|"
+    r"otherwise|still|also)\b",
+    re.IGNORECASE,
+)
+_OPENINGS = tuple(
+    f" {aside[0].upper()}{aside[1:]}{sign}" for aside in (*ASIDES, "listen", "okay", "yeah", "*burp*") for sign in ",:"
+)
+
+
+class Vocabulary:
+    """What the form needs of a tokenizer: how texts are written in tokens, and which tokens Morty may use."""
+
+    def __init__(self, encode: Callable[[str], list[int]], pieces: Sequence[str], stop_id: int) -> None:
+        """`pieces[i]` is the text of token i; `encode` adds no special tokens."""
+        self.encode = lru_cache(50_000)(lambda text: tuple(encode(text)))
+        self.stop_id = stop_id
+        (self.question_mark,) = encode("?")
+        self.free = tuple(i for i, piece in enumerate(pieces) if i != stop_id and _FREE.fullmatch(piece))
+        self.inside_word = tuple(i for i in self.free if not pieces[i].startswith(" "))
+        self.first_word = tuple(i for i in self.free if re.match(r" (?:[A-Za-z]|$)", pieces[i]))
+        self.begins_word = frozenset(self.free) - frozenset(self.inside_word)
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """A sentence that may be written, in all its allowed wordings, each with its marker."""
+
+    sentence: str  # as the passage has it
+    before: str  # the sentence before it there
+    marker: int
+    wordings: tuple[str, ...]
+
+
+def write_form(form: AnswerForm, words: Vocabulary) -> Steps[None]:
+    """Walk one answer: yield the ids that may come next, at least one, and be sent the one that was taken."""
+    label = "Morty:" if form.style == "rick" else "Answer:"
+    if (yield from _choose({(*words.encode(NONE), words.stop_id): NONE, words.encode(label): label})) == NONE:
+        return
+    claims = [claim for marker, passage in form.passages for claim in _claims(marker, passage, form.style)]
+    said: list[_Claim] = []
+    exchanges = 0
+    while True:
+        if form.style == "rick":
+            yield from _question(words)
+            yield from _choose({words.encode("\nRick:"): None})
+            exchanges += 1
+        first = True
+        while True:
+            left = _sayable(claims, said, form)
+            ways: dict[tuple[int, ...], _Claim | str] = {}
+            if not first and not (left and _missing(said, form)):
+                ways[(words.stop_id,)] = "stop"
+                if form.style == "rick" and exchanges < MAX_EXCHANGES and left:
+                    ways[words.encode("\nMorty:")] = "ask"
+            if left and form.style == "rick":
+                ways |= {words.encode(opening): "opening" for opening in (*_OPENINGS, " *burp*", " Morty,")}
+            ways |= {words.encode(f" {text}"): claim for claim in left for text in claim.wordings}
+            if not ways:
+                ways[(words.stop_id,)] = "stop"
+            taken = yield from _choose(ways)
+            if taken == "opening":
+                taken = yield from _after_opening(left, words)
+            if not isinstance(taken, _Claim):
+                break
+            said.append(taken)
+            first = False
+        if taken == "stop":
+            return
+
+
+def _choose(ways: Mapping[tuple[int, ...], T]) -> Steps[T]:
+    """Walk one of several token sequences and return what it stands for."""
+    left, position = list(ways), 0
+    while True:
+        token = yield tuple(dict.fromkeys(way[position] for way in left))
+        position += 1
+        left = [way for way in left if way[position - 1] == token]
+        for way in left:
+            if len(way) == position:
+                return ways[way]
+
+
+def _question(words: Vocabulary) -> Steps[None]:
+    """Walk Morty's question, up to its mark."""
+    spoken = 0
+    for written in range(MAX_ASKED_TOKENS):
+        end = (words.question_mark,) if spoken >= MIN_ASKED_WORDS else ()
+        if not written:
+            options: Sequence[int] = words.first_word
+        else:
+            options = (*(words.free if spoken < MAX_ASKED_WORDS else words.inside_word), *end)
+        token = yield options
+        if token == words.question_mark:
+            return
+        spoken += token in words.begins_word
+    yield from _choose({(words.question_mark,): None})
+
+
+def _after_opening(claims: Sequence[_Claim], words: Vocabulary) -> Steps[_Claim]:
+    """Walk what follows an opening: 'Morty' perhaps, then a claim, its first letter large or small."""
+    ways: dict[tuple[int, ...], _Claim | None] = {
+        words.encode(f" {text}"): claim
+        for claim in claims
+        for wording in claim.wordings
+        for text in (wording, wording[0].lower() + wording[1:])
+    }
+    addressed = {words.encode(f" Morty{sign}"): None for sign in ",:"}
+    claim = yield from _choose(ways | addressed)
+    while claim is None:
+        claim = yield from _choose(ways)
+    return claim
+
+
+def _sayable(claims: Sequence[_Claim], said: Sequence[_Claim], form: AnswerForm) -> list[_Claim]:
+    """Return the claims that may come next: not said yet, and what leans on the sentence before it only after that.
+
+    The first sentence of a passage may lean: it answers a question about the entry, as Morty's does.
+    """
+    if len(said) >= form.max_claims:
+        return []
+    known = {claim.sentence for claim in said}
+    last = said[-1].sentence if said else None
+    left = [
+        claim
+        for claim in claims
+        if claim.sentence not in known and (not _LEANS_BACK.match(claim.sentence) or claim.before in ("", last))
+    ]
+    missing = _missing(said, form)
+    if len(missing) >= form.max_claims - len(said):
+        return [claim for claim in left if claim.marker in missing] or left
+    return left
+
+
+def _missing(said: Sequence[_Claim], form: AnswerForm) -> frozenset[int]:
+    return form.required - {claim.marker for claim in said}
+
+
+def _claims(marker: int, passage: str, style: str) -> list[_Claim]:
+    claims = []
+    before = ""
+    for sentence, texts in _wordings(passage, addressed=style == "rick"):
+        if texts:
+            claims.append(_Claim(sentence, before, marker, tuple(f"{text} [{marker}]" for text in texts)))
+        before = sentence
+    return claims
+
+
+@lru_cache(2_000)
+def _wordings(passage: str, *, addressed: bool) -> list[tuple[str, tuple[str, ...]]]:
+    """Return the sentences of a passage, each with the wordings that the certificate lets pass; none for a question."""
+    found = []
+    for sentence in split_sentences(passage):
+        trimmed = [sentence[: cut.start()] + "." for cut in _CUT.finditer(sentence)]
+        trimmed += [_capitalised(sentence[cut.end() :]) for cut in _CUT.finditer(sentence) if cut[0].startswith(";")]
+        trimmed += [_BRACKET.sub("", text) for text in (sentence, *trimmed) if "(" in text]
+        texts = [text for text in dict.fromkeys([sentence, *trimmed]) if _may_stand(text, passage)]
+        if addressed:
+            spoken = [f"{text[: p.start()]}, Morty{text[p.start() :]}" for text in texts for p in _PAUSE.finditer(text)]
+            texts += spoken
+        found.append((sentence, tuple(texts)))
+    return found
+
+
+def _may_stand(text: str, passage: str) -> bool:
+    whole = "[" not in text and text.endswith((".", "!")) and len(text.split()) >= MIN_CLAIM_WORDS
+    return whole and check_support(text, passage).supported
+
+
+def _capitalised(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,185 @@
+"""Every answer that the form lets through is valid: markers, speakers, certified claims. No weights are needed."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jargon_rag.form import MAX_ASKED_TOKENS, MAX_ASKED_WORDS, MAX_EXCHANGES, Vocabulary, write_form
+from jargon_rag.grounding import check_support
+from jargon_rag.prompt import NONE
+from jargon_rag.reading import read_sentences
+from jargon_rag.types import AnswerForm, Style
+
+DROPOUT = (
+    "Dropout zeroes random units (in training), so that none can be leaned on. It is off at inference: all units work there. "
+    "Is it always useful? Rates vary by layer; wide layers use 0.1."
+)
+DECAY = "Weight decay shrinks every weight a little at each step — a nudge toward zero. That is no cure for bad labels."
+PASSAGES = ((1, DROPOUT), (1, "Keep dropout away from batch norm, because the variances shift."), (2, DECAY))
+
+
+def vocabulary(seed: int, *, merges: int = 300) -> tuple[Vocabulary, list[str]]:
+    """Return a random vocabulary: all characters, and random runs of a few that occur in the texts."""
+    rng = random.Random(seed)
+    text = f"{NONE}\nMorty:\nRick:\nAnswer: {DROPOUT} {DECAY} [1] [2] Look, Morty, plot twist: what is this thing then, yeah?"
+    pieces = ["<stop>", *sorted({*text, *map(chr, range(32, 127)), "\n"})]
+    runs = {text[i : i + rng.randint(2, 6)] for i in (rng.randrange(len(text)) for _ in range(merges))}
+    pieces += sorted(runs - set(pieces) - {run for run in runs if "?" in run})
+    longest = sorted(range(1, len(pieces)), key=lambda i: (-len(pieces[i]), pieces[i]))
+
+    def encode(written: str) -> list[int]:
+        ids, start = [], 0
+        while start < len(written):
+            token = next(i for i in longest if written.startswith(pieces[i], start))
+            ids.append(token)
+            start += len(pieces[token])
+        return ids
+
+    return Vocabulary(encode, pieces, 0), pieces
+
+
+VOCABULARIES = [vocabulary(seed) for seed in range(8)]
+
+
+def walk(form: AnswerForm, words: Vocabulary, pick: Callable[[Sequence[int]], int]) -> list[int]:
+    """Return the tokens of one answer; `pick` chooses among the options."""
+    steps, made = write_form(form, words), []
+    options = next(steps)
+    while True:
+        assert options
+        assert all(token == words.stop_id or token > 0 for token in options)
+        token = pick(options)
+        made.append(token)
+        if token == words.stop_id:
+            return made
+        options = steps.send(token)
+
+
+def text_of(made: Sequence[int], pieces: list[str]) -> str:
+    return "".join(pieces[token] for token in made if token)
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    st.integers(0, len(VOCABULARIES) - 1),
+    st.randoms(use_true_random=False),
+    st.sampled_from(["rick", "plain"]),
+    st.sampled_from([frozenset(), frozenset({1, 2})]),
+    st.integers(1, 4),
+)
+def test_whatever_is_picked_is_a_valid_answer(
+    number: int, rng: random.Random, style: Style, required: frozenset[int], max_claims: int
+) -> None:
+    words, pieces = VOCABULARIES[number]
+    form = AnswerForm(style, PASSAGES, required, max_claims)
+    text = text_of(walk(form, words, rng.choice), pieces)
+    if text == NONE:
+        return
+    lines = text.split("\n")
+    if style == "plain":
+        assert len(lines) == 1
+        assert text.startswith("Answer: ")
+    else:
+        assert [line.split(":")[0] for line in lines] == ["Morty", "Rick"] * (len(lines) // 2)
+        assert 1 <= len(lines) // 2 <= MAX_EXCHANGES
+    claims = [sentence for sentence in read_sentences([text]) if sentence.speaker != "Morty"]
+    assert 1 <= len(claims) <= max(max_claims, 1)
+    for claim in claims:
+        (marker,) = claim.markers
+        assert any(check_support(claim.text, passage).supported for n, passage in PASSAGES if n == marker), claim
+    cited = {claim.markers[0] for claim in claims}
+    assert required <= cited or len(claims) == max_claims < len(required)
+    for asked in [sentence for sentence in read_sentences([text]) if sentence.speaker == "Morty"]:
+        assert asked.markers == ()
+        assert asked.text.endswith("?")
+        assert len(re.findall(r"[?!.\[\]]", asked.text)) == 1
+        assert len(asked.text.split()) <= MAX_ASKED_TOKENS
+
+
+def always(wanted: str, pieces: list[str]) -> Callable[[Sequence[int]], int]:
+    """Return a pick that spells a text out and fails where the form does not let it."""
+    left = wanted
+
+    def pick(options: Sequence[int]) -> int:
+        nonlocal left
+        if not left:
+            assert 0 in options, f"{wanted!r} cannot end there"
+            return 0
+        fits = [token for token in options if token and left.startswith(pieces[token])]
+        assert fits, f"nothing fits {left!r}"
+        token = max(fits, key=lambda i: len(pieces[i]))
+        left = left[len(pieces[token]) :]
+        return token
+
+    return pick
+
+
+ANSWERS = [
+    "Morty: What is this?\nRick: Dropout zeroes random units (in training), so that none can be leaned on. [1]",
+    "Morty: What is this?\nRick: Plot twist, Morty: weight decay shrinks every weight a little at each step. [2]",
+    "Morty: What is this?\nRick: Keep dropout away from batch norm, because the variances shift, Morty. [1]",
+    "Morty: What is this?\nRick: Wide layers use 0.1. [1]\nMorty: What is that then?\nRick: Keep dropout away from batch norm. [1]",
+    "Morty: What is this?\nRick: Dropout zeroes random units (in training), so that none can be leaned on. [1] It is off at inference. [1]",
+    NONE,
+]
+
+
+@pytest.mark.parametrize("text", ANSWERS)
+def test_it_lets_through(text: str) -> None:
+    words, pieces = vocabulary(0, merges=0)
+    assert text_of(walk(AnswerForm("rick", PASSAGES), words, always(text, pieces)), pieces) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Morty: [1]?\nRick: Wide layers use 0.1. [1]",
+        "Morty: It is bad. What is this?\nRick: Wide layers use 0.1. [1]",
+        "Morty: What is this?\nRick: Wide layers use 0.1. [2]",
+        "Morty: What is this?\nRick: Wide layers use 0.2. [1]",
+        "Morty: What is this?\nRick: It is off at inference. [1]",
+        "Morty: What is this?\nRick: Weight decay shrinks every weight. [2]",
+        "Morty: What is this?\nRick: Is it always useful? [1]",
+        "Morty: What is this?\nRick: Wide layers use 0.1. [1] Wide layers use 0.1. [1]",
+        "Morty: What is this?",
+        "Rick: Wide layers use 0.1. [1]",
+    ],
+)
+def test_it_does_not_let_through(text: str) -> None:
+    words, pieces = vocabulary(0, merges=0)
+    with pytest.raises(AssertionError, match=r"nothing fits|cannot end"):
+        walk(AnswerForm("rick", PASSAGES), words, always(text, pieces))
+
+
+def test_a_comparison_does_not_end_before_both_are_cited() -> None:
+    words, pieces = vocabulary(0, merges=0)
+    form = AnswerForm("plain", PASSAGES, frozenset({1, 2}))
+    with pytest.raises(AssertionError, match="cannot end"):
+        walk(form, words, always("Answer: Wide layers use 0.1. [1]", pieces))
+
+
+def test_morty_stops_in_time() -> None:
+    words, pieces = vocabulary(1)
+    rng = random.Random(0)
+
+    def talkative(options: Sequence[int]) -> int:
+        return rng.choice([token for token in options if token != words.question_mark] or list(options))
+
+    text = text_of(walk(AnswerForm("rick", PASSAGES), words, talkative), pieces)
+    while text == NONE:
+        text = text_of(walk(AnswerForm("rick", PASSAGES), words, talkative), pieces)
+    asked = text.split("\n")[0]
+    assert asked.endswith("?")
+    assert asked.count(" ") - 1 <= MAX_ASKED_WORDS
+
+
+def test_passages_without_a_sentence_end_the_answer() -> None:
+    words, pieces = vocabulary(2)
+    text = text_of(walk(AnswerForm("plain", ((1, "Dropout"),)), words, lambda options: options[-1]), pieces)
+    assert text == "Answer:"
