@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jargon_rag.form import MAX_ASKED_TOKENS, MAX_ASKED_WORDS, MAX_EXCHANGES, Vocabulary, write_form
+from jargon_rag.form import MAX_ASKED_TOKENS, MAX_ASKED_WORDS, MAX_EXCHANGES, Options, Vocabulary, write_form
 from jargon_rag.grounding import check_support
-from jargon_rag.prompt import NONE
 from jargon_rag.reading import read_sentences
 from jargon_rag.types import AnswerForm, Style
 
@@ -27,7 +26,7 @@ PASSAGES = ((1, DROPOUT), (1, "Keep dropout away from batch norm, because the va
 def vocabulary(seed: int, *, merges: int = 300) -> tuple[Vocabulary, list[str]]:
     """Return a random vocabulary: all characters, and random runs of a few that occur in the texts."""
     rng = random.Random(seed)
-    text = f"{NONE}\nMorty:\nRick:\nAnswer: {DROPOUT} {DECAY} [1] [2] Look, Morty, plot twist: what is this thing then, yeah?"
+    text = f"\nMorty:\nRick:\nAnswer: {DROPOUT} {DECAY} [1] [2] Look, Morty, plot twist: what is this thing then, yeah?"
     pieces = ["<stop>", *sorted({*text, *map(chr, range(32, 127)), "\n"})]
     runs = {text[i : i + rng.randint(2, 6)] for i in (rng.randrange(len(text)) for _ in range(merges))}
     pieces += sorted(runs - set(pieces) - {run for run in runs if "?" in run})
@@ -47,14 +46,14 @@ def vocabulary(seed: int, *, merges: int = 300) -> tuple[Vocabulary, list[str]]:
 VOCABULARIES = [vocabulary(seed) for seed in range(8)]
 
 
-def walk(form: AnswerForm, words: Vocabulary, pick: Callable[[Sequence[int]], int]) -> list[int]:
+def walk(form: AnswerForm, words: Vocabulary, pick: Callable[[Options], int]) -> list[int]:
     """Return the tokens of one answer; `pick` chooses among the options."""
     steps, made = write_form(form, words), []
     options = next(steps)
     while True:
-        assert options
+        assert len(options)
         assert all(token == words.stop_id or token > 0 for token in options)
-        token = pick(options)
+        token = int(pick(options))
         made.append(token)
         if token == words.stop_id:
             return made
@@ -79,8 +78,6 @@ def test_whatever_is_picked_is_a_valid_answer(
     words, pieces = VOCABULARIES[number]
     form = AnswerForm(style, PASSAGES, required, max_claims)
     text = text_of(walk(form, words, rng.choice), pieces)
-    if text == NONE:
-        return
     lines = text.split("\n")
     if style == "plain":
         assert len(lines) == 1
@@ -102,11 +99,11 @@ def test_whatever_is_picked_is_a_valid_answer(
         assert len(asked.text.split()) <= MAX_ASKED_TOKENS
 
 
-def always(wanted: str, pieces: list[str]) -> Callable[[Sequence[int]], int]:
+def always(wanted: str, pieces: list[str]) -> Callable[[Options], int]:
     """Return a pick that spells a text out and fails where the form does not let it."""
     left = wanted
 
-    def pick(options: Sequence[int]) -> int:
+    def pick(options: Options) -> int:
         nonlocal left
         if not left:
             assert 0 in options, f"{wanted!r} cannot end there"
@@ -126,7 +123,6 @@ ANSWERS = [
     "Morty: What is this?\nRick: Keep dropout away from batch norm, because the variances shift, Morty. [1]",
     "Morty: What is this?\nRick: Wide layers use 0.1. [1]\nMorty: What is that then?\nRick: Keep dropout away from batch norm. [1]",
     "Morty: What is this?\nRick: Dropout zeroes random units (in training), so that none can be leaned on. [1] It is off at inference. [1]",
-    NONE,
 ]
 
 
@@ -148,6 +144,7 @@ def test_it_lets_through(text: str) -> None:
         "Morty: What is this?\nRick: Is it always useful? [1]",
         "Morty: What is this?\nRick: Wide layers use 0.1. [1] Wide layers use 0.1. [1]",
         "Morty: What is this?",
+        "NONE",
         "Rick: Wide layers use 0.1. [1]",
     ],
 )
@@ -168,12 +165,10 @@ def test_morty_stops_in_time() -> None:
     words, pieces = vocabulary(1)
     rng = random.Random(0)
 
-    def talkative(options: Sequence[int]) -> int:
+    def talkative(options: Options) -> int:
         return rng.choice([token for token in options if token != words.question_mark] or list(options))
 
     text = text_of(walk(AnswerForm("rick", PASSAGES), words, talkative), pieces)
-    while text == NONE:
-        text = text_of(walk(AnswerForm("rick", PASSAGES), words, talkative), pieces)
     asked = text.split("\n")[0]
     assert asked.endswith("?")
     assert asked.count(" ") - 1 <= MAX_ASKED_WORDS

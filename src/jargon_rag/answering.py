@@ -15,7 +15,7 @@ from jargon_rag.terms import name_key, split_heading, words
 from jargon_rag.types import Answer, Chunk, Citation, CodeBlock, Entry, Retrieval, Sentence, Style, TextPiece, Timings
 from jargon_rag.voice import opening, without_address
 
-MAX_IDLE_TOKENS = 100  # without a claim that passed, after which the model is stopped
+MAX_IDLE_TOKENS = 160  # without a claim that passed, after which the model is stopped
 _LEANS_BACK = re.compile(r"^(and|but|so|then|or)\b|\b(it|its|that|this|they|them|those|these|there)\b", re.IGNORECASE)
 
 

@@ -190,11 +190,7 @@ def verify(
         if as_json:
             _print_json(record)
         else:
-            print(
-                _without_escapes(
-                    f"{'supported' if record['supported'] else 'not supported'}: {record['reason']}"
-                )
-            )
+            print(_without_escapes(f"{'supported' if record['supported'] else 'not supported'}: {record['reason']}"))
 
 
 @app.command()

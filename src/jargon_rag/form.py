@@ -1,12 +1,13 @@
 """The form of an answer as token ids: what may be written next, so that every answer is valid by construction.
 
-    rick   "Morty:" question "?" newline "Rick:" claim+, a second such exchange perhaps; or NONE alone
-    plain  "Answer:" claim+; or NONE alone
+    rick   "Morty:" question "?" newline "Rick:" claim+, a second such exchange perhaps
+    plain  "Answer:" claim+
     claim  an opening of the voice perhaps, a sentence of a passage, whole or trimmed as the certificate allows, " [n]"
 
 Morty's question is free in its words, not in its signs: no markers, no line breaks, nothing that ends a sentence before its
 '?'. All else is copied, so most tokens leave the model no choice, and it is asked only where there is one (jump-forward
-decoding: Zheng et al. 2024, SGLang). Nothing here runs a model: token ids in, token ids out.
+decoding: Zheng et al. 2024, SGLang). That the passages do not answer cannot be written: after an epoch of training on such
+prompts too, the model is at chance at it (docs/how-it-works.md), and retrieval is not. Nothing here runs a model: token ids in, token ids out.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeVar
 
+import numpy as np
+
 from jargon_rag.chunking import split_sentences
 from jargon_rag.grounding import ASIDES, check_support
-from jargon_rag.prompt import NONE
 from jargon_rag.types import AnswerForm
 
 T = TypeVar("T")
-Steps = Generator[Sequence[int], int, T]  # yields the tokens that may come next, is sent the one that was taken
+Options = tuple[int, ...] | np.ndarray  # ids; an array where they are thousands
+Steps = Generator[Options, int, T]  # yields the tokens that may come next, is sent the one that was taken
 
 MIN_ASKED_WORDS, MAX_ASKED_WORDS, MAX_ASKED_TOKENS = 3, 16, 32
 MAX_EXCHANGES = 2
@@ -50,10 +53,14 @@ class Vocabulary:
         self.encode = lru_cache(50_000)(lambda text: tuple(encode(text)))
         self.stop_id = stop_id
         (self.question_mark,) = encode("?")
-        self.free = tuple(i for i, piece in enumerate(pieces) if i != stop_id and _FREE.fullmatch(piece))
-        self.inside_word = tuple(i for i in self.free if not pieces[i].startswith(" "))
-        self.first_word = tuple(i for i in self.free if re.match(r" (?:[A-Za-z]|$)", pieces[i]))
-        self.begins_word = frozenset(self.free) - frozenset(self.inside_word)
+        free = [i for i, piece in enumerate(pieces) if i != stop_id and _FREE.fullmatch(piece)]
+        starts = [i for i in free if pieces[i].startswith(" ")]
+        inside = [i for i in free if not pieces[i].startswith(" ")]
+        self.starts, self.pauses = frozenset(starts), frozenset(i for i in free if pieces[i].endswith((",", ";")))
+        self.first_word = np.array([i for i in starts if re.match(r" (?:[A-Za-z]|$)", pieces[i])])
+        self.new_word = np.array(starts)
+        self.free, self.free_or_end = np.array(free), np.array([*free, self.question_mark])
+        self.inside_or_end = np.array([*inside, self.question_mark])
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +76,7 @@ class _Claim:
 def write_form(form: AnswerForm, words: Vocabulary) -> Steps[None]:
     """Walk one answer: yield the ids that may come next, at least one, and be sent the one that was taken."""
     label = "Morty:" if form.style == "rick" else "Answer:"
-    if (yield from _choose({(*words.encode(NONE), words.stop_id): NONE, words.encode(label): label})) == NONE:
-        return
+    yield from _choose({words.encode(label): None})
     claims = [claim for marker, passage in form.passages for claim in _claims(marker, passage, form.style)]
     said: list[_Claim] = []
     exchanges = 0
@@ -117,17 +123,20 @@ def _choose(ways: Mapping[tuple[int, ...], T]) -> Steps[T]:
 
 def _question(words: Vocabulary) -> Steps[None]:
     """Walk Morty's question, up to its mark."""
-    spoken = 0
-    for written in range(MAX_ASKED_TOKENS):
-        end = (words.question_mark,) if spoken >= MIN_ASKED_WORDS else ()
-        if not written:
-            options: Sequence[int] = words.first_word
+    spoken, last = 0, None
+    for _ in range(MAX_ASKED_TOKENS):
+        if last is None:
+            options = words.first_word
+        elif spoken >= MAX_ASKED_WORDS:
+            options = words.inside_or_end
+        elif last in words.pauses:
+            options = words.new_word
         else:
-            options = (*(words.free if spoken < MAX_ASKED_WORDS else words.inside_word), *end)
-        token = yield options
-        if token == words.question_mark:
+            options = words.free_or_end if spoken >= MIN_ASKED_WORDS else words.free
+        last = yield options
+        if last == words.question_mark:
             return
-        spoken += token in words.begins_word
+        spoken += last in words.starts
     yield from _choose({(words.question_mark,): None})
 
 

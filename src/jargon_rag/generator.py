@@ -131,7 +131,7 @@ def generate_greedy(
                 )
             cache, unread = output.past_key_values, []
             logits = output.logits[0, -1]
-            token = int(logits.argmax()) if options is None else options[int(logits[list(options)].argmax())]
+            token = int(logits.argmax() if options is None else options[int(logits[torch.as_tensor(options)].argmax())])
         if token in stop_ids:
             return
         yield token

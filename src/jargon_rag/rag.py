@@ -43,8 +43,8 @@ PASSAGES_PER_SOURCE = 3
 MAX_CLAIMS = 4  # Rick's sentences
 OWN_CLAIMS = 2  # the glossary's own, where none of the model's passed
 MAX_FAILURES = 1  # sentences that did not pass, after which the model is stopped
-MAX_NEW_TOKENS = 300
-CLOSE_ODDS = 0.4  # an entry this likely to be the right one, against the best, is a source too
+MAX_NEW_TOKENS = 400
+CLOSE_ODDS = 0.1  # an entry this likely to be the right one, against the best, is a source too
 
 _ASKS_FOR_CODE = re.compile(
     r"\b(code|snippet|implement\w*|in (?:python|pytorch|numpy|sklearn|scikit-learn)|write (?:a|an|the|me)|example in)\b",
