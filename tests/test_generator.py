@@ -6,7 +6,7 @@ import itertools
 import json
 import shutil
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,11 +16,15 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from jargon_rag.errors import WeightsError
+from jargon_rag.form import Steps
 from jargon_rag.generator import LocalGenerator, generate_greedy
+from jargon_rag.grounding import check_support
 from jargon_rag.models import LANGUAGE_MODEL, find_packaged, merge_adapter, prepare_language_model
 from jargon_rag.paths import default_cache_dir, shipped_folder
+from jargon_rag.prompt import build_messages
 from jargon_rag.rag import JargonRAG
-from jargon_rag.types import Message, TextPiece
+from jargon_rag.reading import read_sentences
+from jargon_rag.types import AnswerForm, Message, TextPiece
 
 STOP = 0
 MESSAGES: list[Message] = [{"role": "user", "content": "Name three colours of the rainbow."}]
@@ -145,7 +149,60 @@ def test_no_gradients_are_kept_and_the_reader_is_outside_of_inference_mode() -> 
     assert model.inference == [True, True]
 
 
+def chosen(*choices: Sequence[int]) -> Steps[None]:
+    """Let through one of each group of tokens, then end."""
+    for options in choices:
+        yield tuple(options)
+
+
+def test_the_likeliest_of_the_tokens_that_may_come_is_taken() -> None:
+    model = TableModel({7: 3, 8: 4, 2: 4})
+    steps = chosen([2, 8], [4, 5])
+    assert list(generate_greedy(model, [7], max_new_tokens=9, stop_ids=frozenset(), steps=steps)) == [2, 4]
+
+
+def test_the_model_is_not_asked_for_a_token_without_choice_and_reads_it_later() -> None:
+    model = TableModel({7: 3, 6: 5, 5: 2})
+    steps = chosen([1], [9], [6], [5, 4], [3], [3])
+    tokens = generate_greedy(model, [7], max_new_tokens=9, stop_ids=frozenset(), steps=steps)
+    assert list(tokens) == [1, 9, 6, 5, 3, 3]
+    assert model.fed == [[[7, 1, 9, 6]]]
+
+
+def test_a_form_without_any_choice_needs_no_model() -> None:
+    model = TableModel({})
+    steps = chosen([1], [2])
+    assert list(generate_greedy(model, [7], max_new_tokens=9, stop_ids=frozenset(), steps=steps)) == [1, 2]
+    assert model.fed == []
+
+
+def test_a_form_ends_at_the_stop_id_and_at_the_limit() -> None:
+    steps = chosen([1], [STOP], [2])
+    assert list(generate_greedy(TableModel({}), [7], max_new_tokens=9, stop_ids=frozenset({STOP}), steps=steps)) == [1]
+    steps = chosen([1], [2], [3])
+    assert list(generate_greedy(TableModel({}), [7], max_new_tokens=2, stop_ids=frozenset({STOP}), steps=steps)) == [
+        1,
+        2,
+    ]
+
+
 # The real model
+
+
+def test_what_the_real_model_writes_in_the_form_is_whole_and_certified(real: LocalGenerator) -> None:
+    passage = (
+        "Dropout zeroes random units in training, which keeps them from leaning on each other. It is off at inference."
+    )
+    form = AnswerForm("rick", ((1, passage),))
+    text = text_of(
+        real.stream(
+            build_messages("Why dropout?", [(1, "Dropout", passage)], style="rick"), max_new_tokens=400, form=form
+        )
+    )
+    sentences = list(read_sentences([text]))
+    assert [sentence.speaker for sentence in sentences][:2] == ["Morty", "Rick"]
+    for sentence in sentences:
+        assert sentence.speaker == "Morty" or check_support(sentence.text, passage).supported
 
 
 def test_streamed_pieces_are_the_text_that_transformers_generates(real: LocalGenerator, model_folder: Path) -> None:

@@ -22,8 +22,9 @@ EDGES = ("cli", "__main__", "ui")
 LAYERS = [
     ("types", "errors", "terms", "markdown"),
     ("calibration", "chunking", "glossary", "paths", "prompt", "voice"),
-    ("grounding", "lint", "models"),
-    ("embedder", "index", "generator", "records"),
+    ("grounding", "lint", "llama", "models", "reading"),
+    ("embedder", "form", "index", "records"),
+    ("generator",),
     ("retriever", "indexing", "answering"),
     ("conversation",),
     ("rag",),

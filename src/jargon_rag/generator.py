@@ -115,11 +115,13 @@ def generate_greedy(
 
     `model` is called as transformers calls a causal LM, with input_ids of shape (1, n) and a key/value cache. `steps`
     says which tokens may come next; where it leaves one, the model is not asked, and reads it with the next that it is.
+    Nothing is given out before the model has read the prompt, so that the time to the first token is what it seems.
     """
     import torch
 
     cache = None
     unread = list(prompt)
+    held: list[int] = []
     options = next(steps) if steps is not None else None
     for _ in range(max_new_tokens):
         if options is not None and len(options) == 1:
@@ -133,14 +135,18 @@ def generate_greedy(
             logits = output.logits[0, -1]
             token = int(logits.argmax() if options is None else options[int(logits[torch.as_tensor(options)].argmax())])
         if token in stop_ids:
-            return
-        yield token
+            break
+        held.append(token)
         unread.append(token)
+        if cache is not None:
+            yield from held
+            held.clear()
         if steps is not None:
             try:
                 options = steps.send(token)
             except StopIteration:
-                return
+                break
+    yield from held
 
 
 def has_bfloat16() -> bool:
