@@ -150,13 +150,11 @@ def write_sheets(found: dict[str, list[Row]], entries: dict[str, dict[str, Entry
     folder.mkdir(parents=True, exist_ok=True)
     claims: dict[str, Row] = {}
     answers: dict[str, Row] = {}
-    for row in ("shipped", "plain"):
-        for answer in found.get(row, []):
+    for name in ("shipped", "plain"):
+        for answer in found.get(name, []):
             if answer["asked"].get("term") and not answer["refused"]:
-                answers[_key(answer["question"], answer["answer"])] = {
-                    "question": answer["question"],
-                    "answer": answer["answer"],
-                }
+                key = _key(answer["question"], shown(answer))
+                answers[key] = {"question": answer["question"], "answer": shown(answer)}
             for sentence in answer["sentences"]:
                 if sentence["supported"]:
                     slug = next(c["slug"] for c in answer["citations"] if c["quote"] == sentence["quote"])
@@ -165,6 +163,11 @@ def write_sheets(found: dict[str, list[Row]], entries: dict[str, dict[str, Entry
     for name, rows in (("claims", claims), ("answers", answers)):
         text = "".join(json.dumps({"id": key, **row}, ensure_ascii=False) + "\n" for key, row in sorted(rows.items()))
         (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
+
+
+def shown(answer: Row) -> str:
+    """Return all that a reader of an answer sees but its sources."""
+    return "\n\n".join([answer["answer"], *(block["text"] for block in answer["code"])])
 
 
 def passage_of(entries: dict[str, Entry], asked: Row) -> str:
@@ -188,8 +191,8 @@ def quoted_in(entry: Entry, quote: str) -> str:
 
 def _keys(answers: Sequence[Row], kind: str) -> list[str]:
     if kind == "answers":
-        shown = [answer for answer in answers if answer["asked"].get("term") and not answer["refused"]]
-        return [_key(answer["question"], answer["answer"]) for answer in shown]
+        answered = [answer for answer in answers if answer["asked"].get("term") and not answer["refused"]]
+        return [_key(answer["question"], shown(answer)) for answer in answered]
     return [_key(s["text"], s["quote"]) for answer in answers for s in answer["sentences"] if s["supported"]]
 
 

@@ -20,7 +20,11 @@ DROPOUT = (
     "Is it always useful? Rates vary by layer; wide layers use 0.1."
 )
 DECAY = "Weight decay shrinks every weight a little at each step — a nudge toward zero. That is no cure for bad labels."
-PASSAGES = ((1, DROPOUT), (1, "Keep dropout away from batch norm, because the variances shift."), (2, DECAY))
+PASSAGES = (
+    (1, "Dropout", DROPOUT),
+    (1, "Dropout", "Keep dropout away from batch norm, because the variances shift."),
+    (2, "Weight Decay", DECAY),
+)
 
 
 def vocabulary(seed: int, *, merges: int = 300) -> tuple[Vocabulary, list[str]]:
@@ -71,12 +75,13 @@ def text_of(made: Sequence[int], pieces: list[str]) -> str:
     st.sampled_from(["rick", "plain"]),
     st.sampled_from([frozenset(), frozenset({1, 2})]),
     st.integers(1, 4),
+    st.sampled_from(["", "What is this?"]),
 )
 def test_whatever_is_picked_is_a_valid_answer(
-    number: int, rng: random.Random, style: Style, required: frozenset[int], max_claims: int
+    number: int, rng: random.Random, style: Style, required: frozenset[int], max_claims: int, asked: str
 ) -> None:
     words, pieces = VOCABULARIES[number]
-    form = AnswerForm(style, PASSAGES, required, max_claims)
+    form = AnswerForm(style, PASSAGES, asked, required, max_claims)
     text = text_of(walk(form, words, rng.choice), pieces)
     lines = text.split("\n")
     if style == "plain":
@@ -89,14 +94,14 @@ def test_whatever_is_picked_is_a_valid_answer(
     assert 1 <= len(claims) <= max(max_claims, 1)
     for claim in claims:
         (marker,) = claim.markers
-        assert any(check_support(claim.text, passage).supported for n, passage in PASSAGES if n == marker), claim
+        assert any(check_support(claim.text, passage).supported for n, _, passage in PASSAGES if n == marker), claim
     cited = {claim.markers[0] for claim in claims}
     assert required <= cited or len(claims) == max_claims < len(required)
-    for asked in [sentence for sentence in read_sentences([text]) if sentence.speaker == "Morty"]:
-        assert asked.markers == ()
-        assert asked.text.endswith("?")
-        assert len(re.findall(r"[?!.\[\]]", asked.text)) == 1
-        assert len(asked.text.split()) <= MAX_ASKED_TOKENS
+    for line in [sentence for sentence in read_sentences([text]) if sentence.speaker == "Morty"]:
+        assert line.markers == ()
+        assert line.text.endswith("?")
+        assert len(re.findall(r"[?!.\[\]]", line.text)) == 1
+        assert len(line.text.split()) <= MAX_ASKED_TOKENS
 
 
 def always(wanted: str, pieces: list[str]) -> Callable[[Options], int]:
@@ -117,12 +122,14 @@ def always(wanted: str, pieces: list[str]) -> Callable[[Options], int]:
     return pick
 
 
+FIRST = "Dropout zeroes random units (in training), so that none can be leaned on. [1]"
 ANSWERS = [
-    "Morty: What is this?\nRick: Dropout zeroes random units (in training), so that none can be leaned on. [1]",
-    "Morty: What is this?\nRick: Plot twist, Morty: weight decay shrinks every weight a little at each step. [2]",
-    "Morty: What is this?\nRick: Keep dropout away from batch norm, because the variances shift, Morty. [1]",
-    "Morty: What is this?\nRick: Wide layers use 0.1. [1]\nMorty: What is that then?\nRick: Keep dropout away from batch norm. [1]",
-    "Morty: What is this?\nRick: Dropout zeroes random units (in training), so that none can be leaned on. [1] It is off at inference. [1]",
+    f"Morty: What is this?\nRick: {FIRST}",
+    f"Morty: What is this?\nRick: Plot twist, Morty: d{FIRST[1:]}",
+    f"Morty: What is this?\nRick: {FIRST} It is off at inference: all units work there. [1]",
+    f"Morty: What is this?\nRick: {FIRST} Keep dropout away from batch norm, because the variances shift, Morty. [1]",
+    f"Morty: What is this?\nRick: {FIRST}\nMorty: What is that then?\nRick: Keep dropout away from batch norm. [1]",
+    f"Morty: What is this?\nRick: {FIRST} Weight decay shrinks every weight a little at each step. [2]",
 ]
 
 
@@ -135,17 +142,19 @@ def test_it_lets_through(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "Morty: [1]?\nRick: Wide layers use 0.1. [1]",
-        "Morty: It is bad. What is this?\nRick: Wide layers use 0.1. [1]",
-        "Morty: What is this?\nRick: Wide layers use 0.1. [2]",
-        "Morty: What is this?\nRick: Wide layers use 0.2. [1]",
-        "Morty: What is this?\nRick: It is off at inference. [1]",
-        "Morty: What is this?\nRick: Weight decay shrinks every weight. [2]",
-        "Morty: What is this?\nRick: Is it always useful? [1]",
-        "Morty: What is this?\nRick: Wide layers use 0.1. [1] Wide layers use 0.1. [1]",
+        f"Morty: [1]?\nRick: {FIRST}",
+        f"Morty: It is bad. What is this?\nRick: {FIRST}",
+        f"Morty: What is this?\nRick: {FIRST[:-3]}[2]",
+        f"Morty: What is this?\nRick: {FIRST.replace('none', 'many')}",
+        f"Morty: What is this?\nRick: {FIRST} {FIRST}",
+        "Morty: What is this?\nRick: It is off at inference: all units work there. [1]",
+        "Morty: What is this?\nRick: Weight decay shrinks every weight a little at each step. [2]",
+        f"Morty: What is this?\nRick: {FIRST} Is it always useful? [1]",
+        f"Morty: What is this?\nRick: {FIRST} Wide layers use 0.1. [1]",
+        f"Morty: What is this?\nRick: {FIRST} Weight decay shrinks every weight. [2]",
         "Morty: What is this?",
         "NONE",
-        "Rick: Wide layers use 0.1. [1]",
+        f"Rick: {FIRST}",
     ],
 )
 def test_it_does_not_let_through(text: str) -> None:
@@ -154,11 +163,21 @@ def test_it_does_not_let_through(text: str) -> None:
         walk(AnswerForm("rick", PASSAGES), words, always(text, pieces))
 
 
+def test_a_line_of_morty_s_that_is_given_is_the_only_one() -> None:
+    words, pieces = vocabulary(0, merges=0)
+    form = AnswerForm("rick", PASSAGES, asked="What is the deal?")
+    text = f"Morty: What is the deal?\nRick: {FIRST}"
+    assert text_of(walk(form, words, always(text, pieces)), pieces) == text
+    for other in (text.replace("deal", "thing"), f"{text}\nMorty: What is that then?\nRick: {FIRST}"):
+        with pytest.raises(AssertionError, match=r"nothing fits|cannot end"):
+            walk(form, words, always(other, pieces))
+
+
 def test_a_comparison_does_not_end_before_both_are_cited() -> None:
     words, pieces = vocabulary(0, merges=0)
-    form = AnswerForm("plain", PASSAGES, frozenset({1, 2}))
+    form = AnswerForm("plain", PASSAGES, required=frozenset({1, 2}))
     with pytest.raises(AssertionError, match="cannot end"):
-        walk(form, words, always("Answer: Wide layers use 0.1. [1]", pieces))
+        walk(form, words, always(f"Answer: {FIRST}", pieces))
 
 
 def test_morty_stops_in_time() -> None:
@@ -176,5 +195,5 @@ def test_morty_stops_in_time() -> None:
 
 def test_passages_without_a_sentence_end_the_answer() -> None:
     words, pieces = vocabulary(2)
-    text = text_of(walk(AnswerForm("plain", ((1, "Dropout"),)), words, lambda options: options[-1]), pieces)
+    text = text_of(walk(AnswerForm("plain", ((1, "Dropout", "Dropout"),)), words, lambda options: options[-1]), pieces)
     assert text == "Answer:"

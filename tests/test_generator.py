@@ -193,7 +193,7 @@ def test_what_the_real_model_writes_in_the_form_is_whole_and_certified(real: Loc
     passage = (
         "Dropout zeroes random units in training, which keeps them from leaning on each other. It is off at inference."
     )
-    form = AnswerForm("rick", ((1, passage),))
+    form = AnswerForm("rick", ((1, "Dropout", passage),))
     text = text_of(
         real.stream(
             build_messages("Why dropout?", [(1, "Dropout", passage)], style="rick"), max_new_tokens=400, form=form

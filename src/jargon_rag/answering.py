@@ -146,11 +146,18 @@ def attribute(
     return None
 
 
-def asks(raw: RawSentence, style: Style) -> Sentence | None:
-    """Return Morty's line if it asks and claims nothing, else None."""
-    if style != "rick" or raw.markers or not raw.text.endswith("?") or len(split_sentences(raw.text)) > 1:
+def asks(raw: RawSentence) -> Sentence | None:
+    """Return a line of Morty's if it asks and claims nothing, else None."""
+    if raw.markers or not raw.text.endswith("?") or len(split_sentences(raw.text)) > 1:
         return None
     return Sentence("Morty", raw.text, (), None, 0.0, "model")
+
+
+def own_question(raw: RawSentence, opening: Sentence) -> Sentence:
+    """Return Morty's first line: a model's own question, or the given opening, which a model held to the form repeats."""
+    heard = words(raw.text)
+    repeats = words(opening.text)[: len(heard)] == heard
+    return opening if repeats else asks(raw) or opening
 
 
 def own_words(
@@ -174,9 +181,13 @@ def morty(retrieval: Retrieval, sources: Sequence[Entry], evidence: Sequence[tup
     _, chunk = evidence[0]
     if len(sources) == 1:
         for asked, replied in sources[0].exchanges():
-            asks = [part for part in split_sentences(asked.text) if part.endswith("?") and len(words(part)) > 2]
-            if replied.line == chunk.line and asks and not _LEANS_BACK.search(asks[-1]):
-                return Sentence("Morty", asks[-1], (), None, 0.0, "entry", asks[-1])
+            questions = [
+                part
+                for part in split_sentences(asked.text)
+                if part.endswith("?") and "[" not in part and len(words(part)) > 2
+            ]
+            if replied.line == chunk.line and questions and not _LEANS_BACK.search(questions[-1]):
+                return Sentence("Morty", questions[-1], (), None, 0.0, "entry", questions[-1])
     asked_for = {result.entry.slug for result in retrieval.results if result.signals["name"] > 0}
     compared = [entry.term for entry in sources if entry.slug in asked_for]
     terms = compared if len(compared) > 1 else [sources[0].term]

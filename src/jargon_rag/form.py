@@ -4,8 +4,8 @@
     plain  "Answer:" claim+
     claim  an opening of the voice perhaps, a sentence of a passage, whole or trimmed as the certificate allows, " [n]"
 
-Morty's question is free in its words, not in its signs: no markers, no line breaks, nothing that ends a sentence before its
-'?'. All else is copied, so most tokens leave the model no choice, and it is asked only where there is one (jump-forward
+Morty's question is given, or free in its words, not in its signs: no markers, no line breaks, nothing that ends a sentence
+before its '?'. An answer begins with the first passage, the one that fits the question best. All else is copied, so most tokens leave the model no choice, and it is asked only where there is one (jump-forward
 decoding: Zheng et al. 2024, SGLang). That the passages do not answer cannot be written: after an epoch of training on such
 prompts too, the model is at chance at it (docs/how-it-works.md), and retrieval is not. Nothing here runs a model: token ids in, token ids out.
 """
@@ -22,6 +22,8 @@ import numpy as np
 
 from jargon_rag.chunking import split_sentences
 from jargon_rag.grounding import ASIDES, check_support
+from jargon_rag.terms import name_key, singular, split_heading
+from jargon_rag.terms import words as spoken
 from jargon_rag.types import AnswerForm
 
 T = TypeVar("T")
@@ -68,21 +70,23 @@ class _Claim:
     """A sentence that may be written, in all its allowed wordings, each with its marker."""
 
     sentence: str  # as the passage has it
-    before: str  # the sentence before it there
+    before: str  # the sentence before it there, if it cannot be understood without
+    passage: int  # which
     marker: int
     wordings: tuple[str, ...]
 
 
 def write_form(form: AnswerForm, words: Vocabulary) -> Steps[None]:
     """Walk one answer: yield the ids that may come next, at least one, and be sent the one that was taken."""
-    label = "Morty:" if form.style == "rick" else "Answer:"
-    yield from _choose({words.encode(label): None})
-    claims = [claim for marker, passage in form.passages for claim in _claims(marker, passage, form.style)]
+    opening = f"Morty: {form.asked}".rstrip() if form.style == "rick" else "Answer:"
+    yield from _choose({words.encode(opening): None})
+    claims = [claim for number in range(len(form.facts)) for claim in _claims(number, form)]
     said: list[_Claim] = []
     exchanges = 0
     while True:
         if form.style == "rick":
-            yield from _question(words)
+            if not form.asked:
+                yield from _question(words)
             yield from _choose({words.encode("\nRick:"): None})
             exchanges += 1
         first = True
@@ -91,7 +95,7 @@ def write_form(form: AnswerForm, words: Vocabulary) -> Steps[None]:
             ways: dict[tuple[int, ...], _Claim | str] = {}
             if not first and not (left and _missing(said, form)):
                 ways[(words.stop_id,)] = "stop"
-                if form.style == "rick" and exchanges < MAX_EXCHANGES and left:
+                if form.style == "rick" and not form.asked and exchanges < MAX_EXCHANGES and left:
                     ways[words.encode("\nMorty:")] = "ask"
             if left and form.style == "rick":
                 ways |= {words.encode(opening): "opening" for opening in (*_OPENINGS, " *burp*", " Morty,")}
@@ -156,19 +160,14 @@ def _after_opening(claims: Sequence[_Claim], words: Vocabulary) -> Steps[_Claim]
 
 
 def _sayable(claims: Sequence[_Claim], said: Sequence[_Claim], form: AnswerForm) -> list[_Claim]:
-    """Return the claims that may come next: not said yet, and what leans on the sentence before it only after that.
-
-    The first sentence of a passage may lean: it answers a question about the entry, as Morty's does.
-    """
+    """Return the claims that may come next: not said yet, what needs the sentence before it only after that."""
     if len(said) >= form.max_claims:
         return []
     known = {claim.sentence for claim in said}
     last = said[-1].sentence if said else None
-    left = [
-        claim
-        for claim in claims
-        if claim.sentence not in known and (not _LEANS_BACK.match(claim.sentence) or claim.before in ("", last))
-    ]
+    left = [claim for claim in claims if claim.sentence not in known and claim.before in ("", last)]
+    if not said:
+        return [claim for claim in left if claim.passage == 0] or left
     missing = _missing(said, form)
     if len(missing) >= form.max_claims - len(said):
         return [claim for claim in left if claim.marker in missing] or left
@@ -179,12 +178,21 @@ def _missing(said: Sequence[_Claim], form: AnswerForm) -> frozenset[int]:
     return form.required - {claim.marker for claim in said}
 
 
-def _claims(marker: int, passage: str, style: str) -> list[_Claim]:
+def _claims(number: int, form: AnswerForm) -> list[_Claim]:
+    """Return what may be said of a passage.
+
+    A sentence can do without the one before it if it names the term and does not begin with 'It' or the like; the first
+    one has none before it: it answers a question about the entry, as Morty's is.
+    """
+    marker, term, passage = form.facts[number]
+    names = [key for name in split_heading(term) if (key := name_key(name))]
     claims = []
     before = ""
-    for sentence, texts in _wordings(passage, addressed=style == "rick"):
+    for sentence, texts in _wordings(passage, addressed=form.style == "rick"):
+        named = any(name in "".join(map(singular, spoken(sentence))) for name in names)
         if texts:
-            claims.append(_Claim(sentence, before, marker, tuple(f"{text} [{marker}]" for text in texts)))
+            needs = before if _LEANS_BACK.match(sentence) or not named else ""
+            claims.append(_Claim(sentence, needs, number, marker, tuple(f"{text} [{marker}]" for text in texts)))
         before = sentence
     return claims
 
@@ -199,8 +207,10 @@ def _wordings(passage: str, *, addressed: bool) -> list[tuple[str, tuple[str, ..
         trimmed += [_BRACKET.sub("", text) for text in (sentence, *trimmed) if "(" in text]
         texts = [text for text in dict.fromkeys([sentence, *trimmed]) if _may_stand(text, passage)]
         if addressed:
-            spoken = [f"{text[: p.start()]}, Morty{text[p.start() :]}" for text in texts for p in _PAUSE.finditer(text)]
-            texts += spoken
+            addresses = [
+                f"{text[: p.start()]}, Morty{text[p.start() :]}" for text in texts for p in _PAUSE.finditer(text)
+            ]
+            texts += addresses
         found.append((sentence, tuple(texts)))
     return found
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from jargon_rag.answering import Draft, asks, attribute, morty, ms_since, own_words, stated
+from jargon_rag.answering import Draft, asks, attribute, morty, ms_since, own_question, own_words, stated
 from jargon_rag.conversation import check_history, standalone_question
 from jargon_rag.embedder import SentenceTransformerEmbedder
 from jargon_rag.errors import InputError
@@ -47,11 +47,12 @@ MAX_NEW_TOKENS = 400
 CLOSE_ODDS = 0.1  # an entry this likely to be the right one, against the best, is a source too
 
 _ASKS_FOR_CODE = re.compile(
-    r"\b(code|snippet|implement\w*|in (?:python|pytorch|numpy|sklearn|scikit-learn)|write (?:a|an|the|me)|example in)\b",
+    r"\b(code|snippet|implement\w*|python|pytorch|numpy|sklearn|scikit-learn|demo|write (?:a|an|the|me)|example in)\b",
     re.IGNORECASE,
 )
 _COMPARES = re.compile(
-    r"\b(vs\.?|versus|or|compar\w+|differ\w*|difference|between|better than|instead of|and)\b", re.IGNORECASE
+    r"\b(vs\.?|versus|or|compar\w+|differ\w*|between|better than|instead of|rather than|and|same|beats?|another (?:word|name))\b",
+    re.IGNORECASE,
 )
 _CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -196,22 +197,17 @@ class JargonRAG:
     def _sources(self, retrieval: Retrieval) -> list[Entry]:
         """Return the entries that an answer may cite: the best one, those it is compared with, and near ties."""
         best, *others = retrieval.results
-        named = self._named(retrieval)
+        named = self._retriever.named(retrieval.standalone_question)
         compared = [result for result in others if result.entry.slug in named]
         close = [result for result in others if result.odds >= CLOSE_ODDS]
         chosen = {result.entry.slug: result.entry for result in (best, *compared, *close)}
         return list(chosen.values())[:MAX_SOURCES]
 
     def _compared(self, retrieval: Retrieval, sources: Sequence[Entry]) -> frozenset[int]:
-        """Return the markers of the sources that a question sets against each other, none when it does not."""
-        named = self._named(retrieval)
+        """Return the markers of the sources that a question names and sets against each other, none when it does not."""
+        named = self._retriever.named(retrieval.standalone_question)
         markers = {n for n, entry in enumerate(sources, start=1) if entry.slug in named}
-        return frozenset(markers if len(markers) > 1 else ())
-
-    def _named(self, retrieval: Retrieval) -> set[str]:
-        """Return the entries that a comparison names."""
-        question = retrieval.standalone_question
-        return set(self._retriever.named(question)) if _COMPARES.search(question) else set()
+        return frozenset(markers if len(markers) > 1 and _COMPARES.search(retrieval.standalone_question) else ())
 
     def _evidence(self, retrieval: Retrieval, entry: Entry, *, alone: bool) -> list[Chunk]:
         """Return the passages of an entry that fit the question best; the definition is always one of them."""
@@ -243,18 +239,21 @@ class JargonRAG:
         """
         own = own_words(sources, evidence, draft.style)
         fallback = (pair for pair in own if not draft.has(pair[0].text))  # asked when a sentence is needed
+        opening = morty(draft.retrieval, sources, evidence) if draft.style == "rick" else None
         asked: Sentence | None = None  # what Morty asks next, shown with Rick's reply
         failures = 0
-        with closing(draft.time(self._stream(draft, sources, evidence))) as written:
+        with closing(draft.time(self._stream(draft, sources, evidence, opening))) as written:
             for raw in read_sentences(written):
                 if raw.text.rstrip(".") == NONE and not draft.sentences:
                     return False
+                if opening and raw.speaker == "Morty" and not draft.claims:
+                    if not draft.sentences:  # what follows belongs to his line
+                        yield draft.add(own_question(raw, opening))
+                        if draft.sentences[0].origin == "model":
+                            draft.first_shown_ms = ms_since(draft.started)
+                    continue
                 if raw.speaker == "Morty":
-                    asked = asks(raw, draft.style) or asked
-                    if asked and not draft.sentences:
-                        draft.first_shown_ms = ms_since(draft.started)
-                        yield draft.add(asked)
-                        asked = None
+                    asked = asks(raw) or asked
                     continue
                 if len(draft.claims) >= MAX_CLAIMS:
                     break
@@ -268,8 +267,8 @@ class JargonRAG:
                 else:
                     draft.first_shown_ms = draft.first_shown_ms or ms_since(draft.started)
                 if claim is not None:
-                    if draft.style == "rick" and not draft.sentences:
-                        yield draft.add(morty(draft.retrieval, sources, evidence))
+                    if opening and not draft.sentences:
+                        yield draft.add(opening)
                     if asked and draft.claims:
                         yield draft.add(asked)
                         asked = None
@@ -293,14 +292,15 @@ class JargonRAG:
                 yield draft.claim(sentence, chunk, sources=sources)
 
     def _stream(
-        self, draft: Draft, sources: list[Entry], evidence: list[tuple[int, Chunk]]
+        self, draft: Draft, sources: list[Entry], evidence: list[tuple[int, Chunk]], opening: Sentence | None
     ) -> Generator[TextPiece, None, None]:
         """Return the language model's stream for a question and its evidence."""
         question = draft.retrieval.standalone_question
         facts = [(n, sources[n - 1].term, stated(sources[n - 1], chunk.passage)) for n, chunk in evidence]
         form = AnswerForm(
             draft.style,
-            tuple((n, text) for n, _, text in facts),
+            tuple(facts),
+            asked=opening.text if opening else "",
             required=self._compared(draft.retrieval, sources),
             max_claims=MAX_CLAIMS,
         )

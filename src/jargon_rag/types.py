@@ -229,7 +229,10 @@ class AnswerForm:
     """What an answer may look like; a language model that can be held to it writes nothing else."""
 
     style: Style
-    passages: tuple[tuple[int, str], ...]  # (marker, text) of what may be said
+    facts: tuple[
+        tuple[int, str, str], ...
+    ]  # (marker, term, passage) of what may be said; an answer begins with the first
+    asked: str = ""  # Morty's line, where it is given; else the model writes it
     required: frozenset[int] = frozenset()  # markers that must occur: the compared entries
     max_claims: int = 4
 

@@ -15,6 +15,18 @@ OPENINGS = (
     "I have been pretending to understand {term} since Monday, Rick.",
     "Okay, {term}. Pretend I am five, but an engineer.",
     "What is the deal with {term}, Rick?",
+    "So, {term}. I nodded in the stand-up. What did I just agree to?",
+    "My manager wrote {term} on a sticky note and left. What now, Rick?",
+    "{term}, Rick. Short version, I have a bus to catch.",
+    "Somebody left a review comment about {term}, and it is my pull request.",
+    "Rick, is {term} one of those things I should have known on day one?",
+    "I googled {term} and now I know less. Rick?",
+    "If I say {term} out loud tomorrow, will anybody laugh at me?",
+    "Explain {term} before the coffee wears off, Rick.",
+    "The slide just says {term}. That is the whole slide, Rick.",
+    "Rick, tell me about {term} like the build is on fire.",
+    "They asked me about {term} in an interview once. I said 'yes'.",
+    "Can we talk about {term} without the whiteboard this time?",
 )
 COMPARE_OPENINGS = (
     "{terms}: how do I keep them apart, Rick?",
