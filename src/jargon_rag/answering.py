@@ -176,19 +176,16 @@ def own_words(
                 yield Sentence(speaker, shown, (marker,), True, 1.0, "entry", quote), chunk
 
 
-def morty(retrieval: Retrieval, sources: Sequence[Entry], evidence: Sequence[tuple[int, Chunk]]) -> Sentence:
-    """Return Morty's line: the question that the glossary itself puts before the passage, or a fixed one."""
+def morty(
+    retrieval: Retrieval, sources: Sequence[Entry], evidence: Sequence[tuple[int, Chunk]], *, compared: frozenset[int]
+) -> Sentence:
+    """Return Morty's line: the question that the glossary itself puts before the first passage, or a fixed one."""
     _, chunk = evidence[0]
-    if len(sources) == 1:
+    if not compared:
         for asked, replied in sources[0].exchanges():
-            questions = [
-                part
-                for part in split_sentences(asked.text)
-                if part.endswith("?") and "[" not in part and len(words(part)) > 2
-            ]
+            parts = split_sentences(asked.text)
+            questions = [part for part in parts if part.endswith("?") and "[" not in part and len(words(part)) > 2]
             if replied.line == chunk.line and questions and not _LEANS_BACK.search(questions[-1]):
                 return Sentence("Morty", questions[-1], (), None, 0.0, "entry", questions[-1])
-    asked_for = {result.entry.slug for result in retrieval.results if result.signals["name"] > 0}
-    compared = [entry.term for entry in sources if entry.slug in asked_for]
-    terms = compared if len(compared) > 1 else [sources[0].term]
+    terms = [sources[marker - 1].term for marker in sorted(compared)] or [sources[0].term]
     return Sentence("Morty", opening(retrieval.question, terms), (), None, 0.0, "fixed")

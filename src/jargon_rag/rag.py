@@ -51,7 +51,7 @@ _ASKS_FOR_CODE = re.compile(
     re.IGNORECASE,
 )
 _COMPARES = re.compile(
-    r"\b(vs\.?|versus|or|compar\w+|differ\w*|between|better than|instead of|rather than|and|same|beats?|another (?:word|name))\b",
+    r"\b(vs\.?|versus|or|compar\w+|differ\w*|between|better than|instead of|rather than|apart|same|beats?|another (?:word|name))\b",
     re.IGNORECASE,
 )
 _CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -197,7 +197,8 @@ class JargonRAG:
     def _sources(self, retrieval: Retrieval) -> list[Entry]:
         """Return the entries that an answer may cite: the best one, those it is compared with, and near ties."""
         best, *others = retrieval.results
-        named = self._retriever.named(retrieval.standalone_question)
+        compares = _COMPARES.search(retrieval.standalone_question)
+        named = self._retriever.named(retrieval.standalone_question) if compares else {}
         compared = [result for result in others if result.entry.slug in named]
         close = [result for result in others if result.odds >= CLOSE_ODDS]
         chosen = {result.entry.slug: result.entry for result in (best, *compared, *close)}
@@ -239,7 +240,11 @@ class JargonRAG:
         """
         own = own_words(sources, evidence, draft.style)
         fallback = (pair for pair in own if not draft.has(pair[0].text))  # asked when a sentence is needed
-        opening = morty(draft.retrieval, sources, evidence) if draft.style == "rick" else None
+        opening = (
+            morty(draft.retrieval, sources, evidence, compared=self._compared(draft.retrieval, sources))
+            if draft.style == "rick"
+            else None
+        )
         asked: Sentence | None = None  # what Morty asks next, shown with Rick's reply
         failures = 0
         with closing(draft.time(self._stream(draft, sources, evidence, opening))) as written:
@@ -283,7 +288,9 @@ class JargonRAG:
         wanted = 1 if any(claim.origin == "model" for claim in draft.claims) else OWN_CLAIMS
         uncited = self._compared(draft.retrieval, sources) - {n for claim in draft.claims for n in claim.citations}
         if draft.style == "rick" and not draft.sentences:
-            yield draft.add(morty(draft.retrieval, sources, evidence))
+            yield draft.add(
+                morty(draft.retrieval, sources, evidence, compared=self._compared(draft.retrieval, sources))
+            )
         for sentence, chunk in own_words(sources, evidence, draft.style):
             if draft.has(sentence.text):
                 continue
