@@ -171,7 +171,7 @@ class Retriever:
         code = {self._index.chunks[n].passage for n in own if self._index.chunks[n].kind == "code"}
         prose = [n for n in own if self._index.chunks[n].passage not in code]
         numbers = prose or list(own)  # an entry of code alone has nothing else to quote
-        fit = self._index.vectors[numbers] @ self._vector(self._corrected(question))
+        fit = np.einsum("ij,j->i", self._index.vectors[numbers], self._vector(self._corrected(question)))
         best: dict[str, Chunk] = {}
         for position in np.argsort(-fit, kind="stable"):
             chunk = self._index.chunks[numbers[position]]
@@ -195,7 +195,10 @@ class Retriever:
             name[self._slots[slug]] = min(1.0, len(spelled.split()) / max(1, len(terms)))
         chunks = self._candidates(vector, words_fit, np.flatnonzero(name))
         owner = self._owner[chunks]
-        cosines = self._index.vectors[chunks] @ vector
+        near = self._index.vectors if self._index.is_exact else self._index.vectors[chunks]  # no copy of the whole
+        cosines = np.einsum(
+            "ij,j->i", near, vector
+        )  # one thread: BLAS's would spin beside the embedder's next question
         ranked = np.lexsort((-cosines, owner))
         found, first, counts = np.unique(owner[ranked], return_index=True, return_counts=True)
         best_chunk = self._first_chunk.copy()
