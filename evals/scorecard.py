@@ -31,7 +31,7 @@ LABELS = HERE / "labels"
 REPORT = HERE.parent / "docs" / "SCORECARD.md"
 READERS = ("reader-1", "reader-2")
 _FORM = re.compile(
-    r"(?:Morty: [^\n\[\]]+\?\nRick: (?:[^\n\[\]]+ \[\d\] ?)+\n?){1,2}|Answer: (?:[^\n\[\]]+ \[\d\] ?)+|NONE"
+    r"(?:Morty: [^\n\[\]]+[?.!]\nRick: (?:[^\n\[\]]+ \[\d\] ?)+\n?){1,2}|Answer: (?:[^\n\[\]]+ \[\d\] ?)+|NONE"
 )
 
 Row = dict[str, Any]
