@@ -129,9 +129,9 @@ def labelled(found: dict[str, list[Row]]) -> list[str]:
     lines = ["## Read by hand", ""]
     lines += [
         "A label belongs to the text that was read. Where only part of the answers is counted, the others have changed",
+        "since, most of them because they were found wanting: such a share is no estimate for all.",
         "",
     ]
-    lines[-1:] = ["since, most of them because they were found wanting: such a share is no estimate for all.", ""]
     lines += ["| | n | reader 1 | reader 2 | they agree |", "|---|---|---|---|---|"]
     for title, kind, rows in (
         ("claims that their passage supports, `shipped`", "claims", ["shipped"]),
