@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
 import threading
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from gradio_client import Client
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
+from jargon_rag.embedder import SentenceTransformerEmbedder
 from jargon_rag.errors import InputError, WeightsError
 from jargon_rag.rag import JargonRAG
-from jargon_rag.ui.page import EXAMPLES, Loader, launch
+from jargon_rag.types import AnswerForm, Message, TextPiece
+from jargon_rag.ui.loader import Loader
+from jargon_rag.ui.page import EXAMPLES, launch
 
 ANSWER_MS = 120_000
+GRADIO_S_OWN: frozenset[str] = frozenset()  # rules that Gradio's own parts break, and ours cannot mend
 
 
 def free_port() -> int:
@@ -34,40 +42,92 @@ def url(rag: JargonRAG) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def browser_page() -> Iterator[Page]:
+def browser() -> Iterator[Browser]:
     chromium = shutil.which("chromium")
     assert chromium, "The browser tests need Chromium: apt-get install chromium"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=chromium, args=["--no-sandbox", "--disable-background-networking"]
         )
-        yield browser.new_page(viewport={"width": 1280, "height": 900})
+        yield browser
         browser.close()
 
 
-def ask_in(page: Page, url: str, question: str) -> None:
+@pytest.fixture(scope="module")
+def browser_page(browser: Browser, url: str) -> Page:
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.grant_permissions(["clipboard-read", "clipboard-write"], origin=url.rstrip("/"))
+    return context.new_page()
+
+
+def opened(page: Page, url: str) -> None:
     page.goto(url)
     expect(page.locator(".state.ready")).to_be_visible(timeout=ANSWER_MS)
-    page.get_by_label("Question").fill(question)
+
+
+def ask_in(page: Page, url: str, question: str) -> None:
+    opened(page, url)
+    send(page, question)
+
+
+def send(page: Page, question: str) -> None:
+    box = page.get_by_label("Question")
+    expect(box).to_be_enabled(timeout=ANSWER_MS)
+    box.fill(question)
     page.keyboard.press("Enter")
 
 
-def test_a_question_in_the_browser_gets_a_cited_dialogue_with_numbered_sources(browser_page: Page, url: str) -> None:
+def last_answer(page: Page) -> Locator:
+    """The newest answer, once it is complete: the next question may be asked."""
+    answer = page.locator("#chat .bot.message").last
+    expect(answer.locator(".dialogue")).to_be_visible(timeout=ANSWER_MS)
+    expect(page.get_by_label("Question")).to_be_enabled(timeout=ANSWER_MS)
+    return answer
+
+
+def test_a_question_gets_a_cited_dialogue_whose_markers_open_the_source(browser_page: Page, url: str) -> None:
     ask_in(browser_page, url, "What is overfitting?")
-    answer = browser_page.locator("#chat .bot.message").last
-    expect(answer).to_contain_text("Rick:", timeout=ANSWER_MS)
-    expect(answer.locator("a[href='#source-1']").first).to_have_text("[1]", timeout=ANSWER_MS)
-    source = browser_page.locator("#source-1")
-    expect(source).to_contain_text("[1] Overfitting", timeout=ANSWER_MS)
-    quoted = source.locator("mark").first.inner_text()
-    assert quoted
-    assert quoted in answer.inner_text().replace("\n", " ")
+    answer = last_answer(browser_page)
+    assert answer.locator(".line").first.inner_text().startswith("Morty")
+    chip = answer.locator(".line.rick a.chip").first
+    source = answer.locator("details.source").first
+    expect(source.locator("summary")).to_contain_text("Overfitting")
+    expect(source.locator(".entry")).not_to_be_visible()
+    chip.click()
+    expect(source.locator("mark").first).to_be_visible()
+    assert source.locator("mark").first.inner_text() in answer.locator(".line.rick").inner_text().replace("\n", " ")
+    expect(source.locator("summary")).to_be_focused()
 
 
-def test_a_question_outside_the_glossary_is_refused_with_the_nearest_terms(browser_page: Page, url: str) -> None:
+def test_each_claim_shows_how_it_was_checked(browser_page: Page, url: str) -> None:
+    ask_in(browser_page, url, "Why does dropout help?")
+    answer = last_answer(browser_page)
+    answer.locator("details.checks summary").click()
+    rows = answer.locator("details.checks li")
+    assert rows.count() == answer.locator("a.chip").count()
+    expect(rows.first).to_contain_text("[1]")
+
+
+def test_why_this_answer_shows_what_was_found_and_where_the_time_went(browser_page: Page, url: str) -> None:
+    ask_in(browser_page, url, "Why does dropout help?")
+    last_answer(browser_page)
+    reasons = browser_page.locator("#why")
+    expect(reasons.locator("tbody tr").first).to_contain_text("Dropout")
+    expect(reasons).to_contain_text("write")
+    reasons.get_by_text("What the model was shown").click()
+    expect(reasons.locator(".prompt p")).to_contain_text("Question: Why does dropout help?")
+
+
+def test_a_question_outside_the_glossary_is_refused_with_the_nearest_terms_to_click(
+    browser_page: Page, url: str
+) -> None:
     ask_in(browser_page, url, "What is the best pizza in town?")
-    expect(browser_page.locator("#sources")).to_contain_text("Nearest terms", timeout=ANSWER_MS)
-    expect(browser_page.locator("#chat .bot.message").last).not_to_contain_text("[1]")
+    answer = browser_page.locator("#chat .bot.message").last
+    expect(answer).to_contain_text("nearest", timeout=ANSWER_MS)
+    expect(answer.locator("a.chip")).to_have_count(0)
+    expect(browser_page.get_by_label("Question")).to_be_enabled(timeout=ANSWER_MS)
+    browser_page.locator("#chat button.option").first.click()
+    expect(browser_page.locator("#chat .bot.message")).to_have_count(2, timeout=ANSWER_MS)
 
 
 @pytest.mark.parametrize(
@@ -81,40 +141,236 @@ def test_a_question_outside_the_glossary_is_refused_with_the_nearest_terms(brows
 )
 def test_markup_in_a_question_stays_inert(browser_page: Page, url: str, hostile: str) -> None:
     ask_in(browser_page, url, hostile)
-    expect(browser_page.locator("#chat .bot.message").last).to_contain_text("Rick:", timeout=ANSWER_MS)
+    last_answer(browser_page)
     assert browser_page.evaluate("window.hacked") is None
     assert browser_page.locator("#chat a[href^='javascript']").count() == 0
+
+
+def test_markup_in_a_glossary_stays_inert(
+    browser: Browser, embedder: SentenceTransformerEmbedder, tmp_path: Path
+) -> None:
+    file = tmp_path / "hostile.md"
+    file.write_text(
+        "## Trap <img src=x onerror='window.hacked=1'>\n\nA trap is ${window.hacked=1} {{ 7*7 }} a lure &lt;script&gt;window.hacked=1&lt;/script&gt;"
+        " with [a link](javascript:window.hacked=1) and ![a picture](http://203.0.113.1/x.png).\n",
+        "utf-8",
+    )
+    bot = JargonRAG(corpus=file, embedder=embedder, cache_dir=tmp_path / "cache", model=Silent())
+    port = free_port()
+    page = launch(lambda _: bot, port=port, say=lambda _: None, wait=False)
+    try:
+        tab = browser.new_page()
+        asked: list[str] = []
+        tab.on("request", lambda request: asked.append(request.url))
+        ask_in(tab, f"http://127.0.0.1:{port}/", "What is a trap?")
+        answer = last_answer(tab)
+        answer.locator("details.source summary").click()
+        expect(answer.locator(".entry")).to_contain_text("{{ 7*7 }}")
+        tab.get_by_role("tab", name="Map").click()
+        expect(tab.locator("#map .js-plotly-plot")).to_be_visible(timeout=ANSWER_MS)
+        tab.get_by_role("tab", name="Glossary").click()
+        tab.locator("#terms input").first.check()
+        expect(tab.locator("#reading")).to_contain_text("{{ 7*7 }}")
+        assert tab.evaluate("window.hacked") is None
+        assert not [address for address in asked if "203.0.113.1" in address]
+        tab.close()
+    finally:
+        page.close()
+
+
+class Silent:
+    """A language model that writes nothing: the glossary's own words are shown."""
+
+    id = "silent"
+
+    def stream(
+        self, messages: Sequence[Message], *, max_new_tokens: int, form: AnswerForm | None = None
+    ) -> Generator[TextPiece, None, None]:
+        yield from ()
 
 
 def test_the_page_asks_nothing_of_other_hosts(browser_page: Page, url: str) -> None:
     asked: list[str] = []
     browser_page.on("request", lambda request: asked.append(request.url))
     ask_in(browser_page, url, "What is an epoch?")
-    expect(browser_page.locator("#source-1")).to_be_visible(timeout=ANSWER_MS)
+    last_answer(browser_page)
+    browser_page.get_by_role("tab", name="Map").click()
+    expect(browser_page.locator("#map .js-plotly-plot")).to_be_visible(timeout=ANSWER_MS)
     assert asked
     assert [address for address in asked if not address.startswith((url, "data:", "blob:"))] == []
 
 
 def test_a_follow_up_is_understood_from_the_conversation(browser_page: Page, url: str) -> None:
     ask_in(browser_page, url, "What is dropout?")
-    expect(browser_page.locator("#source-1")).to_contain_text("Dropout", timeout=ANSWER_MS)
-    expect(browser_page.locator("#chat .bot.message")).to_have_count(1)
-    box = browser_page.get_by_label("Question")
-    expect(box).to_be_enabled()
-    box.fill("And when is it off?")
-    browser_page.keyboard.press("Enter")
-    expect(browser_page.locator("#chat .bot.message").nth(1)).to_contain_text("Rick:", timeout=ANSWER_MS)
-    expect(browser_page.locator("#source-1")).to_contain_text("Dropout", timeout=ANSWER_MS)
+    expect(last_answer(browser_page).locator("details.source").first).to_contain_text("Dropout")
+    send(browser_page, "And when is it off?")
+    expect(browser_page.locator("#chat .bot.message")).to_have_count(2, timeout=ANSWER_MS)
+    expect(last_answer(browser_page).locator("details.source").first).to_contain_text("Dropout")
+    expect(browser_page.locator("#why")).to_contain_text("Understood as")
 
 
 def test_examples_ask_when_clicked_and_retry_answers_again(browser_page: Page, url: str) -> None:
-    browser_page.goto(url)
-    expect(browser_page.locator(".state.ready")).to_be_visible(timeout=ANSWER_MS)
+    opened(browser_page, url)
     browser_page.get_by_text(EXAMPLES[1], exact=True).click()
-    expect(browser_page.locator("#source-1")).to_contain_text("Dropout", timeout=ANSWER_MS)
+    last_answer(browser_page)
     browser_page.get_by_label("Retry").last.click()
     expect(browser_page.locator("#chat .bot.message")).to_have_count(1)
-    expect(browser_page.locator("#chat .bot.message").last).to_contain_text("[1]", timeout=ANSWER_MS)
+    last_answer(browser_page)
+
+
+def test_undo_gives_the_question_back_and_edit_asks_it_anew(browser_page: Page, url: str) -> None:
+    ask_in(browser_page, url, "What is an epoch?")
+    last_answer(browser_page)
+    browser_page.get_by_label("Undo").last.click()
+    expect(browser_page.locator("#chat .bot.message")).to_have_count(0)
+    expect(browser_page.get_by_label("Question")).to_have_value("What is an epoch?")
+    send(browser_page, "What is an epoch?")
+    last_answer(browser_page)
+    browser_page.get_by_label("Edit").last.click()
+    browser_page.locator("#chat textarea").fill("What is dropout?")
+    browser_page.get_by_label("Submit").click()
+    expect(browser_page.locator("#chat details.source").first).to_contain_text("Dropout", timeout=ANSWER_MS)
+    expect(browser_page.locator("#chat .bot.message")).to_have_count(1)
+
+
+def test_the_style_toggle_tells_the_same_facts_without_the_persona_and_back(browser_page: Page, url: str) -> None:
+    ask_in(browser_page, url, "What is overfitting?")
+    answer = last_answer(browser_page)
+    chips = answer.locator("a.chip").count()
+    browser_page.get_by_label("Plain").check()
+    expect(answer.locator(".line.plain")).to_be_visible()
+    expect(answer.locator(".line.morty")).to_have_count(0)
+    assert answer.locator("a.chip").count() == chips
+    browser_page.get_by_label("Rick & Morty").check()
+    expect(answer.locator(".line.rick")).to_be_visible()
+    assert answer.locator("a.chip").count() == chips
+
+
+def test_stop_leaves_what_was_shown_and_the_next_question_is_answered(browser_page: Page, url: str) -> None:
+    opened(browser_page, url)
+    send(browser_page, "What is overfitting?")
+    browser_page.locator("#question .stop-button").click(timeout=ANSWER_MS)
+    send(browser_page, "What is an epoch?")
+    expect(last_answer(browser_page).locator("details.source").first).to_contain_text("Epoch")
+
+
+def test_a_link_asks_when_it_is_opened_and_can_be_copied(browser_page: Page, url: str) -> None:
+    browser_page.goto(f"{url}?q=What%20is%20dropout%3F")
+    expect(last_answer(browser_page).locator("details.source").first).to_contain_text("Dropout")
+    browser_page.get_by_role("button", name="Copy link").click()
+    assert browser_page.evaluate("navigator.clipboard.readText()") == f"{url}?q=What%20is%20dropout%3F"
+    browser_page.get_by_role("button", name="Copy as Markdown").click()
+    copied = browser_page.evaluate("navigator.clipboard.readText()")
+    assert copied.startswith("> What is dropout")
+    assert "[^1]:" in copied
+
+
+def test_the_glossary_is_found_as_one_types_and_read_whole(browser_page: Page, url: str) -> None:
+    opened(browser_page, url)
+    browser_page.get_by_role("tab", name="Glossary").click()
+    expect(browser_page.locator("#terms input").nth(100)).to_be_attached(timeout=ANSWER_MS)
+    browser_page.get_by_label("Search the terms").fill("nucleus")
+    expect(browser_page.locator("#terms label").first).to_contain_text("Top-p", timeout=ANSWER_MS)
+    browser_page.locator("#terms label").first.click()
+    expect(browser_page.locator("#reading h2")).to_have_text("Temperature / Top-p")
+    browser_page.get_by_role("button", name="Ask about this").click()
+    expect(last_answer(browser_page).locator("details.source").first).to_contain_text("Temperature / Top-p")
+
+
+def test_a_dot_of_the_map_asks(browser_page: Page, url: str) -> None:
+    ask_in(browser_page, url, "Why does dropout help?")
+    last_answer(browser_page)
+    browser_page.get_by_role("tab", name="Map").click()
+    expect(browser_page.locator("#map .js-plotly-plot")).to_be_visible(timeout=ANSWER_MS)
+    expect(browser_page.locator("#map")).to_contain_text("your question")
+    browser_page.wait_for_function("document.querySelector('#map .js-plotly-plot').dataset.heard === 'yes'")
+    browser_page.evaluate(  # what Plotly says when a dot is clicked; dots lie too close together to aim at one
+        "() => { const map = document.querySelector('#map .js-plotly-plot');"
+        " map.emit('plotly_click', { points: [{ customdata: map.data[0].customdata[0] }] }); }"
+    )
+    expect(browser_page.locator("#chat .bot.message")).to_have_count(2, timeout=ANSWER_MS)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_fits_a_phone(browser: Browser, url: str, scheme: Any) -> None:
+    tab = browser.new_page(viewport={"width": 360, "height": 720}, color_scheme=scheme)
+    ask_in(tab, url, "What is overfitting?")
+    last_answer(tab)
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 360
+    for name in ("Map", "Glossary"):
+        tab.get_by_role("tab", name=name).click()
+        tab.wait_for_timeout(300)
+        assert tab.evaluate("document.documentElement.scrollWidth") <= 360
+    tab.close()
+
+
+def test_the_keyboard_alone_asks_and_opens_a_source(browser_page: Page, url: str) -> None:
+    opened(browser_page, url)
+    expect(browser_page.get_by_label("Question")).to_be_focused()
+    browser_page.keyboard.type("What is overfitting?")
+    browser_page.keyboard.press("Enter")
+    answer = last_answer(browser_page)
+    answer.locator("a.chip").first.focus()
+    browser_page.keyboard.press("Enter")
+    expect(answer.locator("details.source .entry").first).to_be_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious_of_ours(browser: Browser, url: str, scheme: Any) -> None:
+    tab = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme=scheme)
+    ask_in(tab, url, "What is overfitting?")
+    last_answer(tab).locator("details").first.locator("summary").click()
+    found: set[str] = set()
+    for name in ("Chat", "Map", "Glossary"):
+        tab.get_by_role("tab", name=name).click()
+        tab.wait_for_timeout(1500)
+        violations = Axe().run(tab).response["violations"]
+        found |= {
+            f"{violation['id']}: {node['html'][:160]}"
+            for violation in violations
+            if violation["impact"] in ("serious", "critical") and violation["id"] not in GRADIO_S_OWN
+            for node in violation["nodes"]
+        }
+    tab.close()
+    assert found == set()
+
+
+def test_thumbs_are_kept_only_where_the_host_names_a_file(
+    browser: Browser, browser_page: Page, rag: JargonRAG, url: str, tmp_path: Path
+) -> None:
+    ask_in(browser_page, url, "What is an epoch?")
+    last_answer(browser_page)
+    expect(browser_page.get_by_label("Like", exact=True)).to_have_count(0)
+    port, file = free_port(), tmp_path / "kept" / "thumbs.jsonl"
+    page = launch(lambda _: rag, port=port, feedback=file, say=lambda _: None, wait=False)
+    try:
+        tab = browser.new_page()
+        ask_in(tab, f"http://127.0.0.1:{port}/", "What is an epoch?")
+        last_answer(tab)
+        tab.get_by_label("Like", exact=True).first.click()
+        tab.get_by_label("A word on your thumb").fill("funny")
+        tab.keyboard.press("Enter")
+        expect(tab.get_by_label("A word on your thumb")).to_have_count(0)
+        rows = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+        assert [row["liked"] for row in rows] == [True, True]
+        assert rows[1]["word"] == "funny"
+        assert rows[0]["question"] == "What is an epoch?"
+        tab.close()
+    finally:
+        page.close()
+    with pytest.raises(InputError, match="--feedback"):
+        launch(lambda _: rag, port=free_port(), feedback=tmp_path, say=lambda _: None, wait=False)
+
+
+def test_two_people_ask_at_once_and_each_gets_their_own_answer(browser: Browser, url: str) -> None:
+    tabs = [browser.new_context().new_page() for _ in range(2)]
+    for tab in tabs:
+        opened(tab, url)
+    for tab, question in zip(tabs, ("What is dropout?", "What is an epoch?"), strict=True):
+        send(tab, question)
+    for tab, term in zip(tabs, ("Dropout", "Epoch"), strict=True):
+        expect(last_answer(tab).locator("details.source").first).to_contain_text(term)
+        tab.close()
 
 
 def test_the_ask_endpoint_returns_the_object_of_the_command_line(url: str) -> None:

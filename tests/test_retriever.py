@@ -21,6 +21,7 @@ NUMBERS = Calibration(
     fitted=False,
     ranking={"cosine": 1.0, "bm25": 0.2, "name": 0.15},
     sharpness=10.0,
+    passage={"cosine": 1.0},
     scope={"bias": -9.0, "cosine": 20.0, "name": 3.0},
     follow_up={"bias": -1.0},
 )

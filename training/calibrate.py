@@ -2,8 +2,9 @@
 
     python -m training.calibrate
 
-Three logistic regressions (scikit-learn, L2), all over the training fields and our own training terms: which entry is
-the right one among the best twenty-five (conditional logit), whether any is, and whether a question leans on the last.
+Four logistic regressions: which entry is the right one among the best twenty-five (conditional logit), which of its
+passages answers (the same), whether any does, and whether a question leans on the last. The first three are fitted on fields and questions that the
+embedder was not trained on, whose cosines can be trusted; the fourth on all training fields.
 Every glossary weighs the same. Our own glossary is searched as shipped, the fields without indexed questions.
 """
 
@@ -28,9 +29,9 @@ from jargon_rag.indexing import index_corpus
 from jargon_rag.paths import default_cache_dir, shipped_folder, write_atomic
 from jargon_rag.retriever import Retriever
 from jargon_rag.types import Embedder
-from training.data import HELD_OUT, Asked, Dialogue, Field, read_fields, read_own
+from training.data import FITTED_ON, HELD_OUT, Asked, Dialogue, Field, exam, halves, read_fields, read_own
 
-UNFITTED = Calibration(False, {"cosine": 1.0}, 20.0, {"bias": 0.0}, {"bias": 0.0})
+UNFITTED = Calibration(False, {"cosine": 1.0}, 20.0, {"cosine": 1.0}, {"bias": 0.0}, {"bias": 0.0})
 CANDIDATES = 25
 KEPT_ASKED, KEPT_BARE = (
     0.985,
@@ -41,7 +42,8 @@ FRAGMENTS = (
     "why?|why is that|how|how so?|show me code|an example?|example please|any gotchas?|any pitfalls|when not?|since when|"
     "is that all|more|and in practice?|what else|pros and cons|code?|go on"
 ).split("|")
-RANKING = ("cosine", "passage", "crowd", "bm25", "letters", "name")
+RANKING = ("cosine", "passage", "crowd", "bm25", "letters", "name", "named first")
+PASSAGE = ("cosine", "letters")
 
 
 def main() -> None:
@@ -54,15 +56,16 @@ def main() -> None:
             [
                 asked.question
                 for field in [*fields, read_own("train"), read_own("dev")]
-                for asked in _exam(field.questions)
+                for asked in exam(field.questions)
             ],
             progress=True,
         )
         own = Retriever(index_corpus(shipped_folder("corpus"), embedder, progress=True), embedder, UNFITTED)
         glossaries = [(field, retriever_of(field, embedder)) for field in tqdm(fields, desc="embedding")]
+        unseen = [*(pair for pair in glossaries if pair[0].name in FITTED_ON), (halves(read_own())[1], own)]
+        ranking, sharpness = fit_ranking(unseen)
+        fitted = Calibration(True, ranking, sharpness, fit_passage(unseen), fit_scope(unseen, ranking), {})
         train = [*(pair for pair in glossaries if pair[0].name not in HELD_OUT), (read_own("train"), own)]
-        ranking, sharpness = fit_ranking(train)
-        fitted = Calibration(True, ranking, sharpness, fit_scope(train, ranking), {})
         fitted = replace(fitted, follow_up=fit_follow_up(train, fitted))
         _store(embedder.id if lora else FALLBACK, fitted)
         for field, retriever in [*(pair for pair in glossaries if pair[0].name in HELD_OUT), (read_own("dev"), own)]:
@@ -101,31 +104,68 @@ def retriever_of(field: Field, embedder: Embedder) -> Retriever:
 
 def fit_ranking(glossaries: Sequence[tuple[Field, Retriever]]) -> tuple[dict[str, float], float]:
     """Return weights of the signals by a conditional logit, scaled so that those of the cosines sum to 1, and the scale."""
-    choices: list[tuple[np.ndarray, int, float]] = []
+    choices: list[tuple[np.ndarray, float]] = []
     for field, retriever in tqdm(glossaries, desc="ranking"):
         slots = {entry.term: n for n, entry in enumerate(retriever.index.entries)}
         asked = [question for question in field.questions if question.terms]
-        for question in _exam(asked):
+        for question in exam(asked):
             signals, _ = retriever.signals(question.question)
             table = np.stack([signals[name] for name in RANKING], axis=1)
             right = slots[question.terms[0]]
-            rough = table @ np.array([1, 1, 1, 0.3, 1, 0.3])
+            rough = table @ np.array([1, 1, 1, 0.3, 1, 0.3, 0.1])
             shown = [right, *(n for n in np.argsort(-rough)[:CANDIDATES] if n != right)]
-            choices.append((table[shown] - table[right], 0, 1 / len(asked)))
+            choices.append((table[shown] - table[right], 1 / len(asked) / len(glossaries)))
+
+    weights = _conditional_logit(choices)
+    scale = float(weights[:3].sum())
+    return {name: round(float(w) / scale, 4) for name, w in zip(RANKING, weights, strict=True)}, round(scale, 2)
+
+
+def fit_passage(glossaries: Sequence[tuple[Field, Retriever]]) -> dict[str, float]:
+    """Return weights of the signals of a passage by a conditional logit, scaled so that the cosine's is 1."""
+    choices: list[tuple[np.ndarray, float]] = []
+    for field, retriever in tqdm(glossaries, desc="passages"):
+        slugs = {entry.term: entry.slug for entry in retriever.index.entries}
+        asked = [question for question in exam(field.questions) if question.terms and question.kind != "code"]
+        for question in asked:
+            chunks, signals = retriever.passage_signals(question.question, slugs[question.terms[0]])
+            table = np.stack([signals[name] for name in PASSAGE], axis=1)
+            right = answering(question, slugs[question.terms[0]], retriever)
+            if right in (passages := [chunk.passage for chunk in chunks]):
+                place = passages.index(right)
+                order = [place, *(n for n in range(len(passages)) if n != place)]
+                choices.append((table[order] - table[place], 1 / len(asked) / len(glossaries)))
+    weights = _conditional_logit(choices)
+    return {name: round(float(w / weights[0]), 4) for name, w in zip(PASSAGE, weights, strict=True)}
+
+
+def answering(asked: Asked, slug: str, retriever: Retriever) -> str:
+    """Return the passage that a question is labelled with, "" when its entry has none of that number."""
+    kind, _, number = asked.passage.partition(":")
+    passages = [chunk.passage for chunk in retriever.index.chunks if chunk.slug == slug and chunk.kind == kind]
+    position = int(number or 1) - 1
+    return passages[position] if position < len(passages) else ""
+
+
+def _conditional_logit(choices: Sequence[tuple[np.ndarray, float]]) -> np.ndarray:
+    """Return weights, none negative, that make row 0 of each table the likeliest under a softmax (McFadden 1974).
+
+    A choice is a table (n_options, n_signals), less the right option's row, and its share of the loss.
+    """
 
     def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
         value, gradient = 1e-4 * float(weights @ weights), 2e-4 * weights
-        for table, _, share in choices:
+        for table, share in choices:
             logits = table @ weights
             odds = np.exp(logits - logits.max())
             odds /= odds.sum()
-            value -= share * float(np.log(odds[0] + 1e-12)) / len(glossaries)
-            gradient = gradient + share * (odds @ table) / len(glossaries)
+            value -= share * float(np.log(odds[0] + 1e-12))
+            gradient = gradient + share * (odds @ table)
         return value, gradient
 
-    found = minimize(loss, np.ones(len(RANKING)), jac=True, method="L-BFGS-B", bounds=[(0, None)] * len(RANKING))
-    scale = float(found.x[:3].sum())
-    return {name: round(float(w) / scale, 4) for name, w in zip(RANKING, found.x, strict=True)}, round(scale, 2)
+    size = choices[0][0].shape[1]
+    found = minimize(loss, np.ones(size), jac=True, method="L-BFGS-B", bounds=[(0, None)] * size)
+    return np.asarray(found.x)
 
 
 def fit_scope(glossaries: Sequence[tuple[Field, Retriever]], ranking: dict[str, float]) -> dict[str, float]:
@@ -134,7 +174,7 @@ def fit_scope(glossaries: Sequence[tuple[Field, Retriever]], ranking: dict[str, 
     labels: list[bool] = []
     shares: list[float] = []
     for field, retriever in tqdm(glossaries, desc="scope"):
-        questions = _exam(field.questions)
+        questions = exam(field.questions)
         inside = sum(bool(question.terms) for question in questions)
         for question in questions:
             signals, _ = retriever.signals(question.question)
@@ -175,7 +215,7 @@ def _plain_dialogues(field: Field) -> list[Dialogue]:
 def report(field: Field, retriever: Retriever) -> dict[str, float]:
     """Return the shares of right answers on one glossary, with the numbers just written."""
     hits: dict[str, list[bool]] = {"first": [], "three": [], "kept": [], "refused": []}
-    for question in _exam(field.questions):
+    for question in exam(field.questions):
         found = retriever.retrieve(question.question)
         terms = [result.entry.term for result in found.results]
         if question.terms:
@@ -185,11 +225,6 @@ def report(field: Field, retriever: Retriever) -> dict[str, float]:
         else:
             hits["refused"].append(not found.in_scope)
     return {name: round(float(np.mean(values)), 3) for name, values in hits.items()}
-
-
-def _exam(questions: Sequence[Asked]) -> list[Asked]:
-    """Return the questions that are not indexed."""
-    return [question for question in questions if not question.indexed]
 
 
 def _logistic(rows: list[dict[str, float]], labels: list[bool], shares: list[float], *, kept: bool) -> dict[str, float]:

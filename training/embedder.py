@@ -30,7 +30,7 @@ from jargon_rag.chunking import chunk_entry
 from jargon_rag.models import EMBEDDER, find_model
 from jargon_rag.paths import default_cache_dir, write_atomic
 from jargon_rag.types import Entry
-from training.data import HELD_OUT, Asked, Field, read_fields, read_own
+from training.data import FITTED_ON, HELD_OUT, Asked, Field, halves, read_fields, read_own
 
 TEMPERATURE = 0.05
 ENTRIES_PER_STEP = 14
@@ -38,7 +38,7 @@ QUESTIONS_PER_STEP = 128
 FOREIGN_PER_STEP = 10  # questions of other fields, answered by none of this one's entries
 INDEXED_PER_ENTRY = 4  # questions that serve as chunks of their entry, in half of the steps
 OWN_PER_ENTRY = 22  # questions of each of our own entries in an epoch: our glossary must not outweigh the others
-PASSAGE_WEIGHT = 0.3
+PASSAGE_WEIGHT = 0.5
 MAX_TOKENS = 96
 TYPO_SHARE = 0.08
 
@@ -65,9 +65,9 @@ def main() -> None:
     options = parser.parse_args()
     torch.manual_seed(options.seed)
     fields = read_fields()
-    train = [field for field in fields if field.name not in HELD_OUT]
+    train = [field for field in fields if field.name not in {*HELD_OUT, *FITTED_ON}]
     held_out = [field for field in fields if field.name in HELD_OUT]
-    own = read_own()
+    own, _ = halves(read_own())
     model = Model(rank=options.rank)
     foreign = [asked for field in train for asked in field.questions]
     checkpoint, journal = options.out.with_suffix(".checkpoint"), options.out.with_suffix(".json")
@@ -85,7 +85,7 @@ def main() -> None:
         losses = []
         for number, step in enumerate(tqdm(steps, desc=f"epoch {epoch}", mininterval=5)):
             for group in optimizer.param_groups:
-                group["lr"] = options.rate * _schedule((epoch - 1 + number / len(steps)) / options.epochs)
+                group["lr"] = options.rate * schedule((epoch - 1 + number / len(steps)) / options.epochs)
             loss = model.loss(step)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -100,7 +100,7 @@ def main() -> None:
     checkpoint.unlink()
 
 
-def _schedule(progress: float) -> float:
+def schedule(progress: float) -> float:
     """Return the share of the learning rate: up over the first tenth, then down along half a cosine."""
     return progress / 0.1 if progress < 0.1 else 0.5 * (1 + math.cos(math.pi * (progress - 0.1) / 0.9))
 
@@ -313,11 +313,11 @@ def _step(
             targets[number, position] = 1 / max(1, len(present))
         name = asked.passage if ":" in asked.passage else f"{asked.passage}:1"
         passages.append(places.get((asked.terms[0], name), -1) if asked.terms else -1)
-    texts = [_typo(asked.question, rng) if rng.random() < TYPO_SHARE else asked.question for asked in questions]
+    texts = [typo(asked.question, rng) if rng.random() < TYPO_SHARE else asked.question for asked in questions]
     return Step(chunks, torch.tensor(owner), texts, targets, passages)
 
 
-def _typo(text: str, rng: random.Random) -> str:
+def typo(text: str, rng: random.Random) -> str:
     """Return the text with two neighbouring letters swapped, one dropped, one doubled, or a hyphen or space lost."""
     places = [i for i in range(1, len(text) - 1) if text[i - 1 : i + 2].isalpha()]
     joints = [i for i, c in enumerate(text) if c in "- " and 0 < i < len(text) - 1]

@@ -6,14 +6,14 @@ import re
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from jargon_rag.chunking import split_sentences
-from jargon_rag.grounding import check_support
+from jargon_rag.grounding import check_support, without_aside
 from jargon_rag.reading import RawSentence
 from jargon_rag.terms import name_key, split_heading, words
 from jargon_rag.types import Answer, Chunk, Citation, CodeBlock, Entry, Retrieval, Sentence, Style, TextPiece, Timings
-from jargon_rag.voice import opening, without_address
+from jargon_rag.voice import opening, refusal, without_address
 
 MAX_IDLE_TOKENS = 160  # without a claim that passed, after which the model is stopped
 _LEANS_BACK = re.compile(r"^(and|but|so|then|or)\b|\b(it|its|that|this|they|them|those|these|there)\b", re.IGNORECASE)
@@ -189,3 +189,18 @@ def morty(
                 return Sentence("Morty", questions[-1], (), None, 0.0, "entry", questions[-1])
     terms = [sources[marker - 1].term for marker in sorted(compared)] or [sources[0].term]
     return Sentence("Morty", opening(retrieval.question, terms), (), None, 0.0, "fixed")
+
+
+def restyled(answer: Answer, style: Style) -> Answer:
+    """Return an answer with the same facts in a style: Rick says them after a line of Morty's, or nobody does."""
+    if answer.refused:
+        lines = refusal(answer.question, answer.suggestions, style=style)
+        speaker = "Rick" if style == "rick" else None
+        return replace(answer, sentences=tuple(Sentence(speaker, text, (), None, 0.0, "fixed") for text in lines))
+    claims = [sentence for sentence in answer.sentences if sentence.citations]
+    if style == "plain":
+        bare = (replace(claim, speaker=None, text=without_address(without_aside(claim.text))) for claim in claims)
+        return replace(answer, sentences=tuple(bare))
+    terms = list(dict.fromkeys(citation.entry.term for citation in answer.citations))
+    asked = Sentence("Morty", opening(answer.question, terms[:1]), (), None, 0.0, "fixed")
+    return replace(answer, sentences=(asked, *(replace(claim, speaker="Rick") for claim in claims)))

@@ -199,6 +199,9 @@ def serve(
         str, typer.Option(envvar="JARGON_RAG_HOST", help="Address to listen on; 0.0.0.0 for every interface.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(envvar="JARGON_RAG_PORT", min=1, max=65535, help="Port to listen on.")] = 7860,
+    feedback: Annotated[
+        Path | None, typer.Option(help="Append readers' thumbs to this file (JSON Lines). Default: no thumbs.")
+    ] = None,
     corpus: Corpus = None,
     index: IndexDir = None,
     model: Model = None,
@@ -218,6 +221,7 @@ def serve(
             lambda say: _open(corpus, index, model, embedder, adapter, cache_dir, say=say),
             host=host,
             port=port,
+            feedback=feedback,
             say=_say,
         )
 

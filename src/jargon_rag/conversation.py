@@ -89,13 +89,28 @@ def follow_up_signals(question: str, topic: str, previous: str, retriever: Retri
 
 
 def _resolve(question: str, topic: str, previous: str, retriever: Retriever) -> str:
+    """Return the reading of a question, alone or with the topic, whose outcome is the likelier one.
+
+    Each reading makes every entry, or a refusal, so likely; the two are mixed by how likely the question leans on the
+    topic, and the reading is taken that the likeliest outcome of the mixture owes more to.
+    """
     if not topic:
         return question
-    leans = (
-        probability(weighted(retriever.calibration.follow_up, follow_up_signals(question, topic, previous, retriever)))
-        >= 0.5
-    )
-    return f"{topic}: {question}" if leans else question
+    signals = follow_up_signals(question, topic, previous, retriever)
+    leans = probability(weighted(retriever.calibration.follow_up, signals))
+    joined = f"{topic}: {question}"
+    with_topic = {slug: leans * share for slug, share in _outcomes(joined, retriever).items()}
+    alone = {slug: (1 - leans) * share for slug, share in _outcomes(question, retriever).items()}
+    likeliest = max({**alone, **with_topic}, key=lambda slug: with_topic.get(slug, 0.0) + alone.get(slug, 0.0))
+    return joined if with_topic.get(likeliest, 0.0) >= alone.get(likeliest, 0.0) else question
+
+
+def _outcomes(question: str, retriever: Retriever) -> dict[str, float]:
+    """Return how likely each entry is to be the right one; "" stands for none of them."""
+    found = retriever.retrieve(question)
+    total = sum(result.odds for result in found.results)
+    shares = {result.entry.slug: found.confidence * result.odds / total for result in found.results}
+    return {**shares, "": 1 - found.confidence}
 
 
 def _topic(question: str, retriever: Retriever) -> str:

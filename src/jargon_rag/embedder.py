@@ -14,7 +14,7 @@ from jargon_rag.models import EMBEDDER, find_model, sha256
 from jargon_rag.paths import shipped_folder
 
 if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
+    from torch.nn import Module
 
 LORA = "embedder.safetensors"  # in the shipped `adapter` folder; made by `python -m training.embedder`
 
@@ -51,7 +51,7 @@ class SentenceTransformerEmbedder:
         name = EMBEDDER.name if version == EMBEDDER.sha256[:12] else Path(str(found)).name
         self._id = f"{name}@{version}"
         if lora and version == EMBEDDER.sha256[:12]:
-            self._id += f"+{_merge_lora(self._model, shipped_folder('adapter') / LORA)}"
+            self._id += f"+{merge_lora(self._model, shipped_folder('adapter') / LORA)}"
         self._lock = threading.Lock()
 
     @property
@@ -75,7 +75,7 @@ class SentenceTransformerEmbedder:
         return np.asarray(vectors, dtype=np.float32)
 
 
-def _merge_lora(model: SentenceTransformer, file: Path) -> str:
+def merge_lora(model: Module, file: Path) -> str:
     """Add a LoRA's products to the weights they belong to, W + (alpha / rank) · B · A; return the file's hash, shortened."""
     from safetensors import SafetensorError, safe_open
 

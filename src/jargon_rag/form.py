@@ -168,6 +168,9 @@ def _sayable(claims: Sequence[_Claim], said: Sequence[_Claim], form: AnswerForm)
     left = [claim for claim in claims if claim.sentence not in known and claim.before in ("", last)]
     if not said:
         return [claim for claim in left if claim.passage == 0] or left
+    cited = {claim.marker for claim in said}
+    best = {marker: number for number, (marker, _, _) in reversed(list(enumerate(form.facts)))}
+    left = [claim for claim in left if claim.marker in cited or claim.passage == best[claim.marker]] or left
     missing = _missing(said, form)
     if len(missing) >= form.max_claims - len(said):
         return [claim for claim in left if claim.marker in missing] or left

@@ -89,6 +89,12 @@ def check_support(claim: str, evidence: str) -> Verdict:
     return verdict if verdict.supported or bare == claim else _check(bare, evidence)
 
 
+def without_aside(claim: str) -> str:
+    """Return a claim without the opening of the voice, if it has one, beginning with a capital."""
+    bare = _OPENING_ASIDES.sub("", claim)
+    return claim if bare == claim else bare[:1].upper() + bare[1:]
+
+
 def _check(claim: str, evidence: str) -> Verdict:
     evidence = unicodedata.normalize("NFC", evidence)
     spoken = _tokens(unicodedata.normalize("NFC", claim))

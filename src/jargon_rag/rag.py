@@ -118,6 +118,11 @@ class JargonRAG:
         self._loading = threading.Lock()
 
     @property
+    def retriever(self) -> Retriever:
+        """Return what finds entries, with its index and embedder."""
+        return self._retriever
+
+    @property
     def entries(self) -> tuple[Entry, ...]:
         """Return the entries of the glossary, in reading order."""
         return self._retriever.index.entries
@@ -183,12 +188,19 @@ class JargonRAG:
     def evidence(self, retrieval: Retrieval) -> tuple[list[Entry], list[tuple[int, Chunk]]]:
         """Return the entries that an answer may cite, and the numbered passages that the model is shown."""
         sources = self._sources(retrieval)
+        compared = [sources[n - 1] for n in sorted(self._compared(retrieval, sources))]
         passages = [
             (n, chunk)
             for n, entry in enumerate(sources, start=1)
-            for chunk in self._evidence(retrieval, entry, alone=len(sources) == 1)
+            for chunk in self._evidence(retrieval, entry, alone=len(sources) == 1, compared=compared)
         ]
         return sources, passages
+
+    def prompt(self, retrieval: Retrieval, *, style: Style) -> list[Message]:
+        """Return what the language model is shown for a question; nothing for one that is refused."""
+        if not retrieval.in_scope:
+            return []
+        return build_messages(retrieval.standalone_question, _facts(*self.evidence(retrieval)), style=style)
 
     def chat(self, *, style: Style | None = None) -> Chat:
         """Return a conversation that remembers what was asked."""
@@ -210,17 +222,21 @@ class JargonRAG:
         markers = {n for n, entry in enumerate(sources, start=1) if entry.slug in named}
         return frozenset(markers if len(markers) > 1 and _COMPARES.search(retrieval.standalone_question) else ())
 
-    def _evidence(self, retrieval: Retrieval, entry: Entry, *, alone: bool) -> list[Chunk]:
-        """Return the passages of an entry that fit the question best; the definition is always one of them."""
+    def _evidence(self, retrieval: Retrieval, entry: Entry, *, alone: bool, compared: Sequence[Entry]) -> list[Chunk]:
+        """Return the passages of an entry that fit the question best; the definition is always one of them.
+
+        It comes first in a comparison whose best passage does not name what the entry is compared with.
+        """
         ranked = self._retriever.passages(retrieval.standalone_question, entry.slug)
         definition = [chunk for chunk in ranked if entry.definition and chunk.line == entry.definition[0].line]
-        asks_what = re.match(
-            r"\s*(what('s| is| are| does)|define|explain|meaning of)\b", retrieval.question, re.IGNORECASE
-        )
         chosen = ranked[: PASSAGES_PER_SOURCE if alone else 1]
         if definition and definition[0] not in chosen:
             chosen = [*chosen[: PASSAGES_PER_SOURCE - 1], definition[0]] if alone else [*chosen, definition[0]]
-        if asks_what and definition:
+        others = [other for other in compared if other is not entry]
+        apart = entry in compared and not any(
+            other.slug in self._retriever.named(chosen[0].passage) for other in others
+        )
+        if definition and apart:
             chosen = [definition[0], *(chunk for chunk in chosen if chunk is not definition[0])]
         return chosen
 
@@ -302,16 +318,15 @@ class JargonRAG:
         self, draft: Draft, sources: list[Entry], evidence: list[tuple[int, Chunk]], opening: Sentence | None
     ) -> Generator[TextPiece, None, None]:
         """Return the language model's stream for a question and its evidence."""
-        question = draft.retrieval.standalone_question
-        facts = [(n, sources[n - 1].term, stated(sources[n - 1], chunk.passage)) for n, chunk in evidence]
         form = AnswerForm(
             draft.style,
-            tuple(facts),
+            tuple(_facts(sources, evidence)),
             asked=opening.text if opening else "",
             required=self._compared(draft.retrieval, sources),
             max_claims=MAX_CLAIMS,
         )
-        messages = build_messages(question, facts, style=draft.style)
+        question = draft.retrieval.standalone_question
+        messages = build_messages(question, form.facts, style=draft.style)
         return self.load().stream(messages, max_new_tokens=MAX_NEW_TOKENS, form=form)
 
 
@@ -329,6 +344,10 @@ class Chat:
         answer = self._rag.ask(question, history=self.history, style=self._style)
         self.history += [{"role": "user", "content": answer.question}, {"role": "assistant", "content": answer.text}]
         return answer
+
+
+def _facts(sources: Sequence[Entry], evidence: Sequence[tuple[int, Chunk]]) -> list[tuple[int, str, str]]:
+    return [(n, sources[n - 1].term, stated(sources[n - 1], chunk.passage)) for n, chunk in evidence]
 
 
 def check_question(question: object) -> str:

@@ -91,9 +91,12 @@ class Retriever:
         return self._calibration
 
     def named(self, question: str) -> dict[str, str]:
-        """Return the entries whose name the question spells, slug → the words that do; longer names win over their parts."""
+        """Return the entries whose name the question spells, slug → the words that do, in the order of the question.
+
+        Longer names win over their parts.
+        """
         spoken = words(self._corrected(question))
-        found: dict[str, str] = {}
+        found: dict[str, tuple[int, str]] = {}
         taken = [False] * len(spoken)
         for length in range(min(MAX_NAME_WORDS, len(spoken)), 0, -1):
             for start in range(len(spoken) - length + 1):
@@ -101,10 +104,10 @@ class Retriever:
                 name = " ".join(spoken[start : start + length])
                 slugs = self._names.get(name_key(name), set())
                 if slugs and name not in STOP_WORDS and not any(taken[i] for i in span):
-                    found.update({slug: name for slug in slugs if slug not in found})
+                    found.update({slug: (start, name) for slug in slugs if slug not in found})
                     for i in span:
                         taken[i] = True
-        return found
+        return {slug: name for slug, (_, name) in sorted(found.items(), key=lambda pair: pair[1][0])}
 
     def _correct(self, question: str) -> str:
         """Return the question with misspelt names put right: one edit for a name of five letters, two from nine on.
@@ -167,32 +170,51 @@ class Retriever:
 
     def passages(self, question: str, slug: str) -> list[Chunk]:
         """Return the chunks of one entry, those that fit the question best first; each passage once, code left out."""
+        chunks, signals = self.passage_signals(self._corrected(question), slug)
+        fit = np.sum([weight * signals[name] for name, weight in self._calibration.passage.items()], axis=0)
+        return [chunks[position] for position in np.argsort(-fit, kind="stable")]
+
+    def passage_signals(self, question: str, slug: str) -> tuple[list[Chunk], dict[str, np.ndarray]]:
+        """Return one entry's passages, each as its best chunk, and the signals by which they are ranked, shape (n_passages,).
+
+        cosine: of the best chunk, an indexed question of the passage being one; letters: share of the question's runs of
+        four letters that the passage has, weighed by their rarity in the glossary.
+        """
         own = np.flatnonzero(self._owner == self._slots[slug])
         code = {self._index.chunks[n].passage for n in own if self._index.chunks[n].kind == "code"}
         prose = [n for n in own if self._index.chunks[n].passage not in code]
         numbers = prose or list(own)  # an entry of code alone has nothing else to quote
-        fit = np.einsum("ij,j->i", self._index.vectors[numbers], self._vector(self._corrected(question)))
-        best: dict[str, Chunk] = {}
-        for position in np.argsort(-fit, kind="stable"):
+        cosines = np.einsum("ij,j->i", self._index.vectors[numbers], self._vector(question))
+        best: dict[str, int] = {}
+        written: dict[str, str] = {}
+        for position in np.argsort(-cosines, kind="stable"):
             chunk = self._index.chunks[numbers[position]]
-            best.setdefault(chunk.passage, chunk)
-        return list(best.values())
+            best.setdefault(chunk.passage, position)
+            if chunk.kind != "question":
+                written.setdefault(chunk.passage, chunk.text)
+        letters = [self._letters.share_in(question, written.get(passage, passage)) for passage in best]
+        chunks = [self._index.chunks[numbers[position]] for position in best.values()]
+        return chunks, {"cosine": cosines[list(best.values())], "letters": np.array(letters)}
 
     def signals(self, question: str) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Return each signal over the entries, shape (n_entries,), and the number of each entry's best chunk.
 
         cosine: of the best chunk; passage: of the best one that is no indexed question; crowd: mean of the three best;
         bm25: of the best chunk, as a share of the highest; letters: share of the question's runs of four letters,
-        weighed by rarity; name: share of the question's content words that spell a name of the entry. All are at most 1.
+        weighed by rarity; name: share of the question's content words that spell a name of the entry; named first: 1 for the
+        first of several entries that the question names. All are at most 1.
         """
         n_entries = len(self._index.entries)
         vector, terms = self._vector(question), content_words(question)
         words_fit = self._bm25.get_scores(terms) if terms else np.zeros(len(self._owner))
         bm25 = np.zeros(n_entries)
         np.maximum.at(bm25, self._owner, words_fit)
-        name = np.zeros(n_entries)
-        for slug, spelled in self.named(question).items():
+        name, named_first = np.zeros(n_entries), np.zeros(n_entries)
+        named = self.named(question)
+        for slug, spelled in named.items():
             name[self._slots[slug]] = min(1.0, len(spelled.split()) / max(1, len(terms)))
+        if len(named) > 1:
+            named_first[self._slots[next(iter(named))]] = 1.0
         chunks = self._candidates(vector, words_fit, np.flatnonzero(name))
         owner = self._owner[chunks]
         near = self._index.vectors if self._index.is_exact else self._index.vectors[chunks]  # no copy of the whole
@@ -215,6 +237,7 @@ class Retriever:
             "bm25": bm25 / max(float(bm25.max(initial=0.0)), 1e-9),
             "letters": self._letters.share(question),
             "name": name,
+            "named first": named_first,
         }
         return signals, best_chunk
 
@@ -235,7 +258,7 @@ class Retriever:
         The best entry's signals and its lead, how much of the question is known here, how long it is, and whether
         questions are indexed, which lifts all cosines.
         """
-        best = {name: float(values[order[0]]) for name, values in signals.items()}
+        best = {name: float(values[order[0]]) for name, values in signals.items() if name != "named first"}
         length = math.log1p(len(content_words(question)))
         lead = float(scores[order[0]] - scores[order[1]]) if len(order) > 1 else 0.0
         known = self._letters.known(question)
@@ -286,6 +309,12 @@ class _Letters:
         for gram in grams & self._entries.keys():
             share[self._entries[gram]] += self._rarity(gram)
         return share / max(1e-9, sum(self._rarity(gram) for gram in grams))
+
+    def share_in(self, question: str, text: str) -> float:
+        """Return the share of the question's runs that a text has, weighed by their rarity."""
+        grams = letter_grams(question)
+        found = sum(self._rarity(gram) for gram in grams & letter_grams(text))
+        return found / max(1e-9, sum(self._rarity(gram) for gram in grams))
 
     def known(self, question: str) -> float:
         """Return the share of the question's runs that any entry has."""

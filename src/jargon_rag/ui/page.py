@@ -1,4 +1,4 @@
-"""The Gradio page: chat on the left, numbered sources beside it, and the typed endpoints /ask and /search.
+"""The Gradio page: chat, map and glossary, and the typed endpoints /ask and /search.
 
 The page is bound before any model is loaded; a thread loads them, and questions wait for it.
 """
@@ -6,20 +6,25 @@ The page is bound before any model is loaded; a thread loads them, and questions
 from __future__ import annotations
 
 import socket
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import plotly.graph_objects as go
 from gradio.events import api
 
+from jargon_rag.answering import restyled
 from jargon_rag.errors import InputError, JargonRAGError
 from jargon_rag.rag import JargonRAG, check_question
 from jargon_rag.records import answer_record, retrieval_record
 from jargon_rag.types import Answer, Message, Retrieval, Sentence, Style
-from jargon_rag.ui.render import dialogue_markdown, escape_markdown, shown, sources_html
+from jargon_rag.ui.feedback import add_feedback, check_feedback_file
+from jargon_rag.ui.glossary_map import figure, project
+from jargon_rag.ui.loader import Loader
+from jargon_rag.ui.render import escape_markdown, footnoted, message, shown, whole_entry, why
+from jargon_rag.ui.theme import stylesheet, theme
 
 EXAMPLES = (
     "What is overfitting?",
@@ -28,80 +33,132 @@ EXAMPLES = (
     "My loss turned into NaN, what now?",
     "Temperature or top-p?",
 )
-STYLESHEET = Path(__file__).with_name("style.css")
+HERE = Path(__file__).parent
 STYLES: dict[str, Style] = {"Rick & Morty": "rick", "Plain": "plain"}
+MAX_FOUND = 12  # entries that browsing offers for words that are in no heading
+COPY = "text => { navigator.clipboard.writeText(text || ''); return []; }"
+SHARE = (
+    "text => { const url = new URL(location.href); url.search = text ? '?q=' + encodeURIComponent(text) : '';"
+    " navigator.clipboard.writeText(url.href); history.replaceState(null, '', url); return []; }"
+)
+FOCUS = "() => { if (document.activeElement === document.body) document.querySelector('#question textarea')?.focus(); }"
+History = list[dict[str, Any]]
 
 
-class Loader:
-    """Loads the bot in a thread; says how far it is, and hands it out when it is there."""
+def create_page(loader: Loader, *, feedback: Path | None = None) -> gr.Blocks:
+    """Return the page; its events ask the loader for the bot. Thumbs go into the file `feedback`, if there is one."""
 
-    def __init__(self, load: Callable[[Callable[[str], None]], JargonRAG]) -> None:
-        """Start loading; `load` is given a function that takes progress notes."""
-        self._load = load
-        self._done = threading.Event()
-        self._rag: JargonRAG | None = None
-        self._error: str | None = None
-        self.note = "Loading the models…"
-        threading.Thread(target=self._run, name="loader", daemon=True).start()
+    def add(question: str, history: History) -> tuple[str, History]:
+        return "", asking(history, question)
 
-    def _run(self) -> None:
+    def pick(history: History, data: gr.SelectData) -> History:
+        chosen = data.value
+        return asking(history, str(chosen["text"] if isinstance(chosen, dict) else chosen))
+
+    def pick_term(history: History, data: gr.EventData) -> tuple[gr.Tabs, History]:
+        return gr.Tabs(selected="chat"), asking(history, f"What is {data.term}?")
+
+    def about_term(term: str, history: History) -> tuple[gr.Tabs, History]:
+        return gr.Tabs(selected="chat"), asking(history, f"What is {term}?")
+
+    def again(history: History) -> History:
+        return history[: _last_question(history) + 1]
+
+    def edit(history: History, data: gr.EditData) -> History:
+        index = data.index[0] if isinstance(data.index, list | tuple) else data.index
+        return asking(history[:index], str(data.value))
+
+    def undo(history: History) -> tuple[str, History]:
+        last = _last_question(history)
+        return (_text(history[last]), history[:last]) if last >= 0 else ("", history)
+
+    def link(request: gr.Request) -> History:
+        question = str(request.query_params.get("q", "")).strip()
+        return asking([], question) if question else []
+
+    def busy() -> gr.Textbox:
+        return gr.Textbox(interactive=False, submit_btn=False, stop_btn=True)
+
+    def free() -> gr.Textbox:
+        return gr.Textbox(interactive=True, submit_btn=True, stop_btn=False)
+
+    def settle(answer: Answer | None) -> tuple[gr.Textbox, str, str, gr.Button, gr.Button]:
+        there = answer is not None
+        asked, markdown = (answer.question, footnoted(answer)) if answer is not None else ("", "")
+        return free(), markdown, asked, gr.Button(interactive=there), gr.Button(interactive=there)
+
+    def reply(history: History, style: str) -> Iterator[tuple[History, str, Answer | None]]:
+        """Answer the last question of the history, sentence by sentence."""
+        if not history or history[-1]["role"] != "user":
+            return
+        *earlier, asked = history
+        key = f"source{len(history)}"
+
+        def showing(text: str, terms: Sequence[str] = ()) -> History:
+            options = [{"label": term, "value": f"What is {term}?"} for term in terms]
+            return [*history, {"role": "assistant", "content": text, "options": options}]
+
         try:
-            self._rag = self._load(self._tell)
-            self._rag.ask("What is overfitting?")  # the first pass allocates; let it not be a reader's
-            self.note = f"Ready: {len(self._rag.entries)} terms."
-        except JargonRAGError as error:
-            self._error = self.note = str(error)
-        except Exception as error:  # shown on the page: a silent thread would leave it loading for ever
-            self._error = self.note = f"Could not start: {type(error).__name__}: {error}"
-        finally:
-            self._done.set()
-
-    def _tell(self, note: str) -> None:
-        self.note = note
-
-    @property
-    def done(self) -> bool:
-        """Tell whether loading ended, well or badly."""
-        return self._done.is_set()
-
-    @property
-    def failed(self) -> bool:
-        """Tell whether it ended badly; `note` says why."""
-        return self._error is not None
-
-    def get(self) -> JargonRAG:
-        """Wait for the bot and return it; raises gr.Error with the reason if it could not be loaded."""
-        self._done.wait()
-        if self._rag is None:
-            raise gr.Error(escape_markdown(self._error or "The models could not be loaded."))
-        return self._rag
-
-
-def create_page(loader: Loader) -> gr.Blocks:
-    """Return the page; its events ask the loader for the bot."""
-
-    def respond(question: str, history: list[dict[str, Any]], style: str) -> Iterator[tuple[str, str]]:
-        try:
-            question = check_question(question)
+            question = check_question(_text(asked))
             if not loader.done:
-                yield "_One moment, the models are still loading…_", sources_html(None, None)
+                yield showing("_One moment, the models are still loading…_"), why(None, None, ()), None
             rag = loader.get()
+            named = STYLES.get(style, "rick")
             retrieval: Retrieval | None = None
+            prompt: list[Message] = []
             sentences: list[Sentence] = []
-            for event in rag.stream(question, history=_messages(history), style=STYLES.get(style, "rick")):
+            for event in rag.stream(question, history=_messages(earlier), style=named):
                 match event:
                     case Retrieval():
-                        retrieval = event
+                        retrieval, prompt = event, rag.prompt(event, style=named)
+                        yield showing("_Reading the glossary…_"), why(event, None, prompt), None
                     case Sentence():
                         sentences.append(event)
+                        yield showing(message(sentences, key=key)), why(retrieval, None, prompt), None
                     case Answer():
-                        yield dialogue_markdown(event.sentences, event.code), sources_html(retrieval, event)
-                        return
-                yield dialogue_markdown(sentences) or "_Reading the glossary…_", sources_html(retrieval, None)
+                        text = message(event.sentences, key=key, answer=event)
+                        yield showing(text, event.suggestions), why(retrieval, event, prompt), event
         except InputError as error:
-            yield escape_markdown(str(error)), sources_html(None, None)
+            yield showing(escape_markdown(str(error))), why(None, None, ()), None
 
-    def ask(question: str, history: list[dict[str, Any]] | None = None, style: str = "rick") -> dict[str, Any]:
+    def restyle(history: History, style: str, answer: Answer | None) -> tuple[History, Answer | None]:
+        """Say the last answer again in the other style: the same facts, so the model is not asked."""
+        if answer is None or not history or history[-1]["role"] != "assistant":
+            return history, answer
+        told = restyled(answer, STYLES.get(style, "rick"))
+        text = message(told.sentences, key=f"source{len(history) - 1}", answer=told)
+        return [*history[:-1], {**history[-1], "content": text}], told
+
+    def draw(answer: Answer | None) -> go.Figure | None:
+        if not loader.done or loader.failed:
+            return None
+        retriever = loader.get().retriever
+        projection = project(retriever.index)
+        if answer is None:
+            return figure(retriever.index.entries, projection)
+        question = answer.standalone_question
+        found = [result.entry.slug for result in answer.retrieval.results]
+        vector = retriever.embedder.embed([question])[0]
+        return figure(retriever.index.entries, projection, question=question, vector=vector, found=found)
+
+    def find(text: str) -> gr.Radio:
+        """Offer the headings that hold what is typed, then the entries nearest in meaning."""
+        rag = loader.get()
+        terms = [entry.term for entry in rag.entries]
+        if text := text.strip():
+            holding = [term for term in terms if text.lower() in term.lower()]
+            near = [result.entry.term for result in rag.search(text[:200], top_k=MAX_FOUND)]
+            terms = list(dict.fromkeys([*holding, *near]))
+        return gr.Radio(terms, value=None)
+
+    def read(term: str | None) -> tuple[str, gr.Button]:
+        rag = loader.get()
+        entry = next((entry for entry in rag.entries if entry.term == term), None)
+        if entry is None:
+            return "<p class='hint'>Choose a term.</p>", gr.Button(visible=False)
+        return whole_entry(entry, {other.slug: other.term for other in rag.entries}), gr.Button(visible=True)
+
+    def ask(question: str, history: History | None = None, style: str = "rick") -> dict[str, Any]:
         """Answer a question from the glossary; the object is that of `jargon-rag ask --json`."""
         with _errors_told():
             return answer_record(loader.get().ask(question, history=_messages(history or []), style=style))  # type: ignore[arg-type]
@@ -117,49 +174,104 @@ def create_page(loader: Loader) -> gr.Blocks:
 
     page = gr.Blocks(title="jargon-rag", analytics_enabled=False)
     with page:
-        gr.HTML(
-            "<h1>jargon-rag</h1><p>Ask about AI jargon in your own words. Every claim is cited to the glossary and checked before you see it."
-            " A parody: not affiliated with any show.</p>"
-        )
-        status = gr.HTML(state()[0])
+        answer = gr.State()
+        with gr.Row(elem_id="head"):
+            gr.HTML(header())
+            status = gr.HTML(state()[0], elem_id="status")
         timer = gr.Timer(1.0)
-        with gr.Row():
-            sources = gr.HTML(sources_html(None, None), elem_id="sources", render=False)
-            with gr.Column(scale=3, min_width=320):
-                style = gr.Radio(list(STYLES), value="Rick & Morty", label="Style", container=False)
-                gr.ChatInterface(
-                    respond,
-                    chatbot=gr.Chatbot(
+        with gr.Tabs() as tabs:
+            with gr.Tab("Chat", id="chat"), gr.Row(equal_height=False):
+                with gr.Column(scale=3, min_width=320):
+                    chatbot = gr.Chatbot(
                         label="Answers",
                         elem_id="chat",
-                        height=520,
-                        placeholder="What is it you nodded along to today?",
-                        buttons=["copy", "copy_all"],
+                        height="max(340px, calc(100dvh - 330px))",
+                        placeholder="### What did you nod along to today?\nEvery claim below will carry its source.",
+                        examples=[{"text": example} for example in EXAMPLES],
+                        buttons=["copy_all"],
+                        editable="user",
                         latex_delimiters=[],
                         allow_tags=False,
-                    ),
-                    textbox=gr.Textbox(
-                        label="Question",
+                        layout="bubble",
+                    )
+                    box = gr.Textbox(
                         placeholder="Why does dropout help?",
+                        label="Question",
                         submit_btn=True,
-                        stop_btn=True,
                         autofocus=True,
-                    ),
-                    additional_inputs=[style],
-                    additional_outputs=[sources],
-                    examples=[[example, None] for example in EXAMPLES],
-                    cache_examples=False,
-                    concurrency_limit=1,
-                    api_visibility="private",
-                    save_history=False,
+                        lines=1,
+                        max_lines=6,
+                        elem_id="question",
+                    )
+                    with gr.Row(elem_id="actions"):
+                        style = gr.Radio(list(STYLES), value="Rick & Morty", label="Style", container=False)
+                        copy = gr.Button("Copy as Markdown", size="sm", interactive=False)
+                        share = gr.Button("Copy link", size="sm", interactive=False)
+                with (
+                    gr.Column(scale=2, min_width=300),
+                    gr.Accordion("Why this answer", open=True, elem_id="why"),
+                ):
+                    reasons = gr.HTML(why(None, None, ()))
+            with gr.Tab("Map", id="map") as map_tab:
+                gr.HTML(
+                    "<p class='hint'>Each dot is a term; near dots are near in meaning. Your last question is the star. Click a dot to ask about it;"
+                    " the Glossary tab has the same terms for the keyboard.</p>"
                 )
-            with gr.Column(scale=2, min_width=280):
-                gr.Markdown("## Sources")
-                sources.render()  # type: ignore[no-untyped-call]
-        timer.tick(state, outputs=[status, timer], show_progress="hidden", api_visibility="private", queue=False)
+                plot = gr.Plot(show_label=False, elem_id="map")
+            with gr.Tab("Glossary", id="glossary") as glossary_tab, gr.Row(equal_height=False):
+                with gr.Column(scale=1, min_width=260):
+                    words = gr.Textbox(label="Search the terms", placeholder="nucleus sampling", elem_id="search")
+                    terms = gr.Radio([], label="Terms", elem_id="terms")
+                with gr.Column(scale=2, min_width=320):
+                    entry = gr.HTML("<p class='hint'>Choose a term.</p>", elem_id="reading")
+                    about = gr.Button("Ask about this", visible=False, variant="primary")
+        bridge = gr.HTML(js_on_load=(HERE / "page.js").read_text("utf-8"), elem_id="bridge")
+        markdown, asked = gr.Textbox(visible=False), gr.Textbox(visible=False)  # what the two buttons copy
+
+        if feedback is not None:
+            add_feedback(chatbot, feedback)
+        private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+        instant: dict[str, Any] = {**private, "queue": False}
+        afterwards = [box, markdown, asked, copy, share]
+        timer.tick(state, outputs=[status, timer], **instant)
+        for started in (
+            box.submit(add, [box, chatbot], [box, chatbot], **instant),
+            gr.on([chatbot.example_select, chatbot.option_select], pick, chatbot, chatbot, **instant),
+            bridge.click(pick_term, chatbot, [tabs, chatbot], **instant),
+            about.click(about_term, [terms, chatbot], [tabs, chatbot], **instant),
+            chatbot.retry(again, chatbot, chatbot, **instant),
+            chatbot.edit(edit, chatbot, chatbot, **instant),
+            page.load(link, outputs=chatbot, **instant),
+        ):
+            answering = started.then(busy, outputs=box, **instant).then(
+                reply, [chatbot, style], [chatbot, reasons, answer], concurrency_id="answers", concurrency_limit=1,
+                api_visibility="private", show_progress="minimal",
+            )  # fmt: skip
+            answering.then(settle, answer, afterwards, **instant).then(None, js=FOCUS, **instant)
+            box.stop(free, outputs=box, cancels=[answering], **instant)
+        chatbot.undo(undo, chatbot, [box, chatbot], **instant)
+        chatbot.clear(lambda: (None, why(None, None, ())), outputs=[answer, reasons], **instant)
+        style.change(restyle, [chatbot, style, answer], [chatbot, answer], **instant).then(
+            settle, answer, afterwards, **instant
+        )
+        copy.click(None, markdown, js=COPY, **instant)
+        share.click(None, asked, js=SHARE, **instant)
+        map_tab.select(draw, answer, plot, **private)
+        glossary_tab.select(find, words, terms, **private)
+        words.change(find, words, terms, trigger_mode="always_last", **private)
+        terms.change(read, terms, [entry, about], **private)
         api(ask, api_name="ask", concurrency_id="answers", concurrency_limit=1)
         api(search, api_name="search")
     return page
+
+
+def header() -> str:
+    """Return the page's head: the logo, the name, and what this is."""
+    logo = (HERE / "logo.svg").read_text("utf-8")
+    return (
+        f"<header class='head'>{logo}<div><h1>jargon-rag</h1><p>Ask about jargon in your own words. Every claim is cited to the glossary"
+        " and checked before you see it. A parody, in no way connected with any show.</p></div></header>"
+    )
 
 
 def launch(
@@ -167,24 +279,29 @@ def launch(
     *,
     host: str = "127.0.0.1",
     port: int = 7860,
+    feedback: Path | None = None,
     say: Callable[[str], None] = print,
     wait: bool = True,
 ) -> gr.Blocks:
     """Bind the page, then load the models behind it. With `wait`, serve until interrupted.
 
-    Raises InputError when the port is taken.
+    feedback: a file that readers' thumbs are appended to; without one there are no thumbs.
+    Raises InputError when the port is taken, or the file cannot be written.
     """
     check_address(host, port)
-    page = create_page(Loader(load))
+    if feedback is not None:
+        check_feedback_file(feedback)
+    page = create_page(Loader(load), feedback=feedback)
     page.queue(default_concurrency_limit=1, max_size=16, api_open=True)
     page.launch(
         server_name=host,
         server_port=port,
         prevent_thread_lock=True,
         quiet=True,
-        theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
-        css=STYLESHEET.read_text("utf-8"),
-        footer_links=["api"],
+        theme=theme(),
+        css=stylesheet(),
+        favicon_path=HERE / "logo.svg",
+        footer_links=["api", "settings"],
         run_history=False,
         enable_monitoring=False,
         ssr_mode=False,
@@ -217,16 +334,28 @@ def check_address(host: str, port: int) -> None:
         ) from error
 
 
+def asking(history: History, question: str) -> History:
+    """Return a chat with one more question."""
+    return [*history, {"role": "user", "content": question}]
+
+
+def _last_question(history: History) -> int:
+    """Return the place of the last question in a chat, -1 when there is none."""
+    return max((place for place, part in enumerate(history) if part["role"] == "user"), default=-1)
+
+
+def _text(part: dict[str, Any]) -> str:
+    """Return the text of one of Gradio's messages; files are left out."""
+    content = part.get("content")
+    if isinstance(content, list):
+        content = " ".join(str(p.get("text", "")) for p in content if isinstance(p, dict) and p.get("type") == "text")
+    return content if isinstance(content, str) else ""
+
+
 def _messages(history: Sequence[dict[str, Any]]) -> list[Message]:
-    """Return Gradio's history as plain messages: texts joined, thoughts and files left out."""
-    messages: list[Message] = []
-    for message in history:
-        if not isinstance(message, dict) or (message.get("metadata") or {}).get("title"):
-            continue
-        content = message.get("content")
-        if isinstance(content, list):
-            content = " ".join(
-                str(part.get("text", "")) for part in content if isinstance(part, dict) and part.get("type") == "text"
-            )
-        messages.append({"role": str(message.get("role")), "content": content if isinstance(content, str) else ""})
-    return messages
+    """Return Gradio's history as plain messages, thoughts left out."""
+    return [
+        {"role": str(part.get("role")), "content": _text(part)}
+        for part in history
+        if isinstance(part, dict) and not (part.get("metadata") or {}).get("title")
+    ]
