@@ -201,9 +201,7 @@ def write_gguf(folder: Path, published: Path, out: Path) -> None:
             if f".{part}." in name:  # GGUF keeps the two halves of a rotated pair side by side
                 data = data.reshape(number, 2, -1, data.shape[1]).swapaxes(1, 2).reshape(data.shape)
         kind = gguf.GGMLQuantizationType.F32 if data.ndim == 1 else gguf.GGMLQuantizationType.BF16
-        writer.add_tensor(
-            names.get_name(name, (".weight",)) + ".weight", gguf.quants.quantize(data, kind), raw_dtype=kind
-        )
+        writer.add_tensor(names.get_name(name, (".weight",)), gguf.quants.quantize(data, kind), raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -195,7 +195,7 @@ def _decoding(result: Result) -> list[str]:
         "|---|---|",
         f"| weights | {model['weight_bytes'] / 1e6:.0f} MB |",
         f"| memory read at that size | {model['bandwidth_gb_s']:.1f} GB/s |",
-        f"| a step at that speed, with the keys and values of an answer's middle | {_median([step[1] for step in steps]) * _median(shares):.1f} ms |",
+        f"| the weights read once at that speed | {model['weight_bytes'] / model['bandwidth_gb_s'] / 1e6:.1f} ms |",
         f"| a step as it is, median | {_median([step[1] for step in steps]):.1f} ms |",
         f"| share of the roofline, median (p5 to p95) | {_median(shares):.2f} ({quantile(shares, 0.05):.2f} to {quantile(shares, 0.95):.2f}) |",
         f"| the model's part of the time to decode | {sum(step[1] for step in steps) / sum(row['decode_ms'] for row in rows):.2f} |",
