@@ -17,9 +17,13 @@ from tqdm import tqdm
 from benchmarks.machine import ROOT, resident_mib
 
 PATIENCE = 600.0  # seconds that a process may take
-EMPTY_PAGE = (
-    "import sys, gradio; gradio.Blocks().launch(server_name='127.0.0.1', server_port=int(sys.argv[1]), quiet=True)"
-)
+EMPTY_PAGE = """
+import sys
+import gradio
+with gradio.Blocks() as page:
+    pass
+page.launch(server_name="127.0.0.1", server_port=int(sys.argv[1]), quiet=True)
+"""
 
 
 def measure_cold_starts(question: str, *, repeats: int) -> dict[str, list[float]]:
