@@ -1,6 +1,6 @@
 # Everything this project does, as commands. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format lint types index toc eval eval-retrieval eval-answers bench-retrieval train train-embedder calibrate picture wheel clean
+.PHONY: help setup run test check format lint types index toc eval eval-retrieval eval-answers bench bench-full bench-retrieval train train-embedder calibrate picture wheel clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -47,6 +47,18 @@ eval-retrieval: setup ## Measure retrieval, refusal and follow-ups beside other 
 eval-answers: setup ## Ask the scorecard's questions in every way that is compared (an hour); writes docs/SCORECARD.md
 	$(BIN)/python -m evals.answers
 	$(BIN)/python -m evals.scorecard
+
+bench: setup ## Measure the speed of whole answers beside plain transformers (ten minutes, on an idle machine)
+	$(BIN)/python -m benchmarks.answers --quick
+
+# langchain-huggingface asks for an older huggingface-hub than transformers does here, and works with it; llama.cpp is
+# built for this processor, and where it cannot be, the result says that it is not installed
+bench-full: setup ## The same, also beside LangChain, LlamaIndex and llama.cpp (half an hour); writes docs/performance.md
+	$(BIN)/python -m pip install $(PIP_FLAGS) --quiet --constraint constraints.txt --editable '.[dev,peers,bench]'
+	$(BIN)/python -m pip install $(PIP_FLAGS) --quiet --constraint constraints.txt --no-deps langchain-huggingface
+	-CMAKE_ARGS=-DGGML_NATIVE=ON $(BIN)/python -m pip install $(PIP_FLAGS) --quiet --constraint constraints.txt --no-binary llama-cpp-python llama-cpp-python
+	$(BIN)/python -m benchmarks.answers
+	$(BIN)/python -m benchmarks.report
 
 bench-retrieval: setup ## Measure what a search costs from 10² to 10⁶ chunks (minutes); writes docs/retrieval-scale.md
 	$(BIN)/python -m benchmarks.retrieval_scale

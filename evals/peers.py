@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from jargon_rag.glossary import glossary_files, read_glossary
 from jargon_rag.types import Embedder
@@ -30,47 +31,29 @@ def peers(glossary: Path, embedder: Embedder) -> dict[str, Search]:
 def langchain(glossary: Path, embedder: Embedder) -> Search:
     """Split at headings, search in FAISS (python.langchain.com, 'Split markdown' and 'FAISS')."""
     from langchain_community.vectorstores import FAISS
-    from langchain_core.embeddings import Embeddings
     from langchain_text_splitters import MarkdownHeaderTextSplitter
-
-    class Same(Embeddings):  # type: ignore[misc]
-        def embed_documents(self, texts: list[str]) -> list[list[float]]:
-            return embedder.embed(texts).tolist()  # type: ignore[no-any-return]
-
-        def embed_query(self, text: str) -> list[float]:
-            return embedder.embed([text])[0].tolist()  # type: ignore[no-any-return]
 
     splitter = MarkdownHeaderTextSplitter([("#", "area"), ("##", "term")])
     documents = [document for text in _texts(glossary) for document in splitter.split_text(text)]
-    store = FAISS.from_documents([document for document in documents if "term" in document.metadata], Same())
+    store = FAISS.from_documents(
+        [document for document in documents if "term" in document.metadata], langchain_embeddings(embedder)
+    )
     return lambda question: _once(found.metadata["term"] for found in store.similarity_search(question, k=CHUNKS))
 
 
 def llama_index(glossary: Path, embedder: Embedder, *, by_heading: bool) -> Search:
     """Build a VectorStoreIndex (docs.llamaindex.ai), from nodes at headings or from its default splitter's."""
     from llama_index.core import Document, Settings, VectorStoreIndex
-    from llama_index.core.embeddings import BaseEmbedding
     from llama_index.core.llms import MockLLM
     from llama_index.core.node_parser import MarkdownNodeParser, SentenceSplitter
-
-    class Same(BaseEmbedding):  # type: ignore[misc]
-        def _get_query_embedding(self, query: str) -> list[float]:
-            return embedder.embed([query])[0].tolist()  # type: ignore[no-any-return]
-
-        async def _aget_query_embedding(self, query: str) -> list[float]:
-            return self._get_query_embedding(query)
-
-        def _get_text_embedding(self, text: str) -> list[float]:
-            return self._get_query_embedding(text)
-
-        def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-            return embedder.embed(texts).tolist()  # type: ignore[no-any-return]
 
     Settings.llm = MockLLM()
     documents = [Document(text=text) for text in _texts(glossary)]
     parser = MarkdownNodeParser() if by_heading else SentenceSplitter()
     nodes = parser.get_nodes_from_documents(documents)
-    retriever = VectorStoreIndex(nodes, embed_model=Same()).as_retriever(similarity_top_k=CHUNKS)
+    retriever = VectorStoreIndex(nodes, embed_model=llama_index_embedding(embedder)).as_retriever(
+        similarity_top_k=CHUNKS
+    )
     terms = {entry.term for entry in read_glossary(glossary)}
     heading_of = {}
     for document in documents:
@@ -96,6 +79,40 @@ def txtai(glossary: Path, embedder: Embedder) -> Search:
     embeddings = Embeddings(method="external", transform=lambda texts: embedder.embed(texts), hybrid=True)
     embeddings.index((number, text, None) for number, text in enumerate(texts))
     return lambda question: _once(entries[number].term for number, _ in embeddings.search(question, CHUNKS))
+
+
+def langchain_embeddings(embedder: Embedder) -> Any:
+    """Return an embedder as LangChain calls one."""
+    from langchain_core.embeddings import Embeddings
+
+    class Same(Embeddings):  # type: ignore[misc]
+        def embed_documents(self, texts: list[str]) -> list[list[float]]:
+            return embedder.embed(texts).tolist()  # type: ignore[no-any-return]
+
+        def embed_query(self, text: str) -> list[float]:
+            return embedder.embed([text])[0].tolist()  # type: ignore[no-any-return]
+
+    return Same()
+
+
+def llama_index_embedding(embedder: Embedder) -> Any:
+    """Return an embedder as LlamaIndex calls one."""
+    from llama_index.core.embeddings import BaseEmbedding
+
+    class Same(BaseEmbedding):  # type: ignore[misc]
+        def _get_query_embedding(self, query: str) -> list[float]:
+            return embedder.embed([query])[0].tolist()  # type: ignore[no-any-return]
+
+        async def _aget_query_embedding(self, query: str) -> list[float]:
+            return self._get_query_embedding(query)
+
+        def _get_text_embedding(self, text: str) -> list[float]:
+            return self._get_query_embedding(text)
+
+        def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+            return embedder.embed(texts).tolist()  # type: ignore[no-any-return]
+
+    return Same()
 
 
 def _texts(glossary: Path) -> list[str]:
