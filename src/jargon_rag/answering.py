@@ -6,11 +6,11 @@ import re
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from jargon_rag.chunking import split_sentences
 from jargon_rag.grounding import check_support
-from jargon_rag.reading import RawSentence
+from jargon_rag.reading import MARKER, RawSentence
 from jargon_rag.terms import name_key, split_heading, words
 from jargon_rag.types import Answer, Chunk, Citation, CodeBlock, Entry, Retrieval, Sentence, Style, TextPiece, Timings
 from jargon_rag.voice import opening, without_address
@@ -40,9 +40,10 @@ class Draft:
     answer_tokens: int = 0
 
     def add(self, sentence: Sentence) -> Sentence:
-        """Keep a sentence that claims nothing, and return it."""
-        self.sentences.append(sentence)
-        return sentence
+        """Keep a sentence and return it; what looks like a marker in a glossary's own words, '[7]', becomes '(7)'."""
+        shown = replace(sentence, text=MARKER.sub(r" (\1)", sentence.text).strip())
+        self.sentences.append(shown)
+        return shown
 
     def refuse(self, lines: Sequence[str]) -> Iterator[Sentence]:
         """Keep and yield the lines of a refusal."""
@@ -55,10 +56,10 @@ class Draft:
 
     def claim(self, sentence: Sentence, chunk: Chunk, *, sources: Sequence[Entry]) -> Sentence:
         """Keep a checked sentence and what it cites, and return it."""
-        self.claims.append(sentence)
         for marker in sentence.citations:
             self.cite(marker, sources[marker - 1], sentence.quote, chunk.line, chunk.end_line)
-        return self.add(sentence)
+        self.claims.append(self.add(sentence))
+        return self.claims[-1]
 
     def cite(self, marker: int, entry: Entry, quote: str, line: int, end_line: int) -> None:
         """Keep a citation, once."""
