@@ -16,6 +16,9 @@ from jargon_rag.types import Answer, Chunk, Citation, CodeBlock, Entry, Retrieva
 from jargon_rag.voice import opening, without_address
 
 MAX_IDLE_TOKENS = 160  # without a claim that passed, after which the model is stopped
+MAX_SECONDS = (
+    120.0  # of writing, after which it is stopped too: what passed so far is the answer, or the glossary's own words
+)
 _LEANS_BACK = re.compile(r"^(and|but|so|then|or)\b|\b(it|its|that|this|they|them|those|these|there)\b", re.IGNORECASE)
 
 
@@ -70,7 +73,7 @@ class Draft:
 
     def time(self, pieces: Generator[TextPiece, None, None]) -> Generator[str, None, None]:
         """Yield the text of a generator's pieces and keep its times and token counts."""
-        waiting = time.perf_counter()
+        begun = waiting = time.perf_counter()
         with closing(pieces):
             for piece in pieces:
                 spent = ms_since(waiting)
@@ -80,7 +83,8 @@ class Draft:
                     self.decode_ms += spent
                 self.prompt_tokens, self.answer_tokens = piece.prompt_tokens, piece.answer_tokens
                 yield piece.text
-                if piece.answer_tokens >= MAX_IDLE_TOKENS and not self.claims:
+                idle = piece.answer_tokens >= MAX_IDLE_TOKENS and not self.claims
+                if idle or time.perf_counter() - begun > MAX_SECONDS:
                     return
                 waiting = time.perf_counter()
 

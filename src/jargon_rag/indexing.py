@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jargon_rag.calibration import calibration
 from jargon_rag.chunking import chunk_glossary
-from jargon_rag.errors import IndexFileError
+from jargon_rag.errors import IndexFileError, JargonRAGError
 from jargon_rag.glossary import corpus_hash, read_glossary, read_questions
 from jargon_rag.index import REBUILD, Index, build_index, check_embedder, load_index, read_manifest, save_index
 from jargon_rag.paths import shipped_folder
@@ -50,7 +50,10 @@ def open_index(
         return previous
     say(f"Indexing {corpus}")
     built = index_corpus(corpus, embedder, previous=previous, progress=progress)
-    save_index(built, folder)
+    try:
+        save_index(built, folder)
+    except JargonRAGError as error:
+        say(f"The index is not kept, and is made again next time. {error}")
     for gap in gaps(built):
         say(gap)
     return built
