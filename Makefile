@@ -76,8 +76,9 @@ audit: setup ## Look the pinned packages up among the known holes (needs the net
 	$(PYTHON) -m venv .audit
 	.audit/bin/python -m pip install $(PIP_FLAGS) --quiet pip-audit==2.10.1 pip-licenses==5.5.5
 	(printf '# Licences of the installed packages\n\nMade by `make audit`.\n\n'; \
-	  .audit/bin/pip-licenses --python $(BIN)/python --from=mixed --format=markdown --ignore-packages jargon-rag) > docs/licences.md
-	.audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
+	  .audit/bin/pip-licenses --python $(BIN)/python --from=mixed --format=markdown \
+	  --packages $$(sed -n 's/==.*//p' constraints.txt)) > docs/licences.md
+	.audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict
 
 fuzz: setup ## Feed the readers of files and lines with anything, MINUTES=2 each
 	$(BIN)/python scripts/fuzz.py --minutes $(or $(MINUTES),2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def open_index(
         say(f"The shipped index was made with another embedder; indexing the shipped glossary with {embedder.id}")
         corpus = shipped_folder("corpus")
     digest = corpus_hash(corpus)
-    key = hashlib.sha256(f"{corpus.resolve()}\n{embedder.id}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(os.fsencode(f"{corpus.resolve()}\n{embedder.id}")).hexdigest()[:16]
     folder = cache_dir / "indexes" / key
     try:
         previous = load_index(folder)
