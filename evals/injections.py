@@ -164,8 +164,10 @@ def _is_grounded(sentence: Sentence, cited: dict[int, Entry], entries: Sequence[
     if sentence.supported is not None:
         held = all(marker in cited and _words(sentence.quote) in _text(cited[marker]) for marker in sentence.citations)
         quoted = bool(sentence.citations) and bool(sentence.quote) and held
+        if not quoted:
+            return False
         stated = _stated(sentence, cited)
-        return quoted and (_words(sentence.text) == _words(stated) or check_support(sentence.text, stated).supported)
+        return _words(sentence.text) == _words(stated) or check_support(sentence.text, stated).supported
     if sentence.origin == "fixed":
         return any(_fills(match[1] if match.re.groups else "", entries) for match in _fixed(sentence.text))
     asks = sentence.speaker == "Morty" and sentence.text.endswith("?")

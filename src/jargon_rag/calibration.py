@@ -32,7 +32,7 @@ class Calibration:
 
 @cache
 def calibration(embedder_id: str) -> Calibration:
-    """Return the numbers fitted for an embedder, or the fallback's; raises JargonRAGError if the file is damaged."""
+    """Return the numbers fitted for an embedder, or the fallback's; raises WeightsError if the file is damaged."""
     check_shipped(FILE)
     stored = json.loads(FILE.read_text(encoding="utf-8"))
     fitted = embedder_id in stored

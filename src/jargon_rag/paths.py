@@ -10,7 +10,7 @@ from pathlib import Path
 
 import platformdirs
 
-from jargon_rag.errors import JargonRAGError
+from jargon_rag.errors import JargonRAGError, WeightsError
 
 CHECKSUMS = Path(__file__).with_name("checksums.json")  # of shipped files that nothing else would notice to be damaged
 
@@ -23,14 +23,14 @@ def shipped_folder(name: str) -> Path:
 
 
 def check_shipped(file: Path) -> None:
-    """Raise JargonRAGError unless a shipped file is the one whose SHA-256 `make checksums` recorded under its name."""
+    """Raise WeightsError unless a shipped file is the one whose SHA-256 `make checksums` recorded under its name."""
     try:
         recorded = read_json_object(CHECKSUMS.read_bytes()).get(file.name)
         found = hashlib.sha256(file.read_bytes()).hexdigest()
     except (OSError, ValueError) as error:
-        raise JargonRAGError(f"Cannot check {file}: {error}. Install the package again.") from error
+        raise WeightsError(f"Cannot check {file}: {error}. Install the package again.") from error
     if found != recorded:
-        raise JargonRAGError(
+        raise WeightsError(
             f"{file} is damaged: it is not the file that {CHECKSUMS.name} names. Install the package again, or, if you made "
             "it yourself, run: make checksums"
         )
