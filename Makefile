@@ -1,6 +1,6 @@
 # Everything this project does, as commands. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format lint types index toc eval eval-retrieval eval-answers bench bench-full bench-retrieval train train-embedder calibrate picture wheel clean
+.PHONY: help setup run test check format lint types index toc eval eval-retrieval eval-answers bench bench-full bench-retrieval eval-injections train train-embedder calibrate checksums audit fuzz picture wheel clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -60,21 +60,40 @@ bench-full: setup ## The same, also beside LangChain, LlamaIndex and llama.cpp (
 	$(BIN)/python -m benchmarks.answers
 	$(BIN)/python -m benchmarks.report
 
+eval-injections: setup ## Put the written attacks to the bot (half an hour); writes docs/security-eval.md
+	$(BIN)/python -m evals.injections
+
 bench-retrieval: setup ## Measure what a search costs from 10² to 10⁶ chunks (minutes); writes docs/retrieval-scale.md
 	$(BIN)/python -m benchmarks.retrieval_scale
 
 train-embedder: setup ## Train the embedder's LoRA (an hour on two cores), fit the calibration, rebuild the index
 	$(BIN)/python -m training.embedder
+	$(MAKE) checksums
 	$(BIN)/python -m training.calibrate
 	$(MAKE) index
 
 train: setup ## Train the language model's LoRA (an hour on two cores with AMX); goes on where it was stopped
 	$(BIN)/python -m pip install $(PIP_FLAGS) --quiet --constraint constraints.txt --editable '.[dev,training]'
 	$(BIN)/python -m training.language_model
+	$(MAKE) checksums
 	$(BIN)/python -m training.curves
 
 calibrate: setup ## Fit src/jargon_rag/calibration.json (minutes)
 	$(BIN)/python -m training.calibrate
+
+checksums: setup ## Record the SHA-256 of what training made, so that damage is noticed
+	$(BIN)/python -m training.checksums
+
+audit: setup ## Look the pinned packages up among the known holes (needs the network); writes docs/licences.md
+	$(PYTHON) -m venv .audit
+	.audit/bin/python -m pip install $(PIP_FLAGS) --quiet pip-audit==2.10.1 pip-licenses==5.5.5
+	(printf '# Licences of the installed packages\n\nMade by `make audit`.\n\n'; \
+	  .audit/bin/pip-licenses --python $(BIN)/python --from=mixed --format=markdown \
+	  --packages $$(sed -n 's/==.*//p' constraints.txt)) > docs/licences.md
+	.audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict
+
+fuzz: setup ## Feed the readers of files and lines with anything, MINUTES=2 each
+	$(BIN)/python scripts/fuzz.py --minutes $(or $(MINUTES),2)
 
 picture: setup chromium ## Take the README's picture of the chat
 	$(BIN)/python scripts/screenshot.py
@@ -83,7 +102,7 @@ wheel: setup ## Build the wheel into dist/
 	$(BIN)/python -m build --wheel --no-isolation
 
 clean: ## Remove what was built here (the cache of converted weights stays)
-	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .audit dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 setup: $(VENV)/.setup ## Make .venv with all packages, pinned, and the default models
 

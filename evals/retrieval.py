@@ -34,7 +34,9 @@ REPORT = HERE.parent / "docs" / "retrieval.md"
 SAILING = HERE / "sailing"
 RESAMPLES = 1000
 TOP_K = 5
-FIRST_FUSION = Calibration(False, {"cosine": 1.0, "bm25": 0.2, "name": 0.15}, 20.0, {"cosine": 1.0}, {"bias": 0.0}, {"bias": 0.0})
+FIRST_FUSION = Calibration(
+    False, {"cosine": 1.0, "bm25": 0.2, "name": 0.15}, 20.0, {"cosine": 1.0}, {"bias": 0.0}, {"bias": 0.0}
+)
 COSINE = replace(FIRST_FUSION, ranking={"cosine": 1.0})
 KINDS_OUTSIDE = ("everyday", "computing", "near-miss", "other-field")
 

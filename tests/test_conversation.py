@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from jargon_rag.conversation import MAX_HISTORY, check_history, standalone_question
+from jargon_rag.conversation import MAX_HISTORY, MAX_TURN_CHARS, check_history, standalone_question
 from jargon_rag.embedder import SentenceTransformerEmbedder
 from jargon_rag.errors import InputError
 from jargon_rag.index import load_index
@@ -113,6 +113,7 @@ def test_a_checked_history_keeps_roles_and_content_only() -> None:
 
 
 def test_only_the_newest_messages_are_kept() -> None:
+    assert len(check_history(said("x" * 10_000_000))[0]["content"]) == MAX_TURN_CHARS
     kept = check_history(said(*map(str, range(MAX_HISTORY + 5))))
     assert [message["content"] for message in kept] == [str(n) for n in range(5, MAX_HISTORY + 5)]
 

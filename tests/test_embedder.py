@@ -98,7 +98,7 @@ def test_the_lora_turns_vectors_and_keeps_their_length(embedder: SentenceTransfo
 def test_a_damaged_lora_is_named(content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / LORA).write_bytes(content)
     monkeypatch.setattr("jargon_rag.embedder.shipped_folder", lambda _: tmp_path)
-    with pytest.raises(WeightsError, match="LoRA"):
+    with pytest.raises(WeightsError, match=f"{LORA} is damaged"):
         SentenceTransformerEmbedder(cache_dir=tmp_path)
 
 

@@ -338,6 +338,17 @@ def test_a_model_that_drones_on_is_stopped_early(scripted: BotMaker, corpus: Pat
     assert 0 < model.made <= MAX_IDLE_TOKENS + 1
 
 
+def test_a_model_that_takes_too_long_is_stopped_and_the_entry_speaks(
+    scripted: BotMaker, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jargon_rag.answering.MAX_SECONDS", 0.0)
+    bot, model = scripted(lambda prompt: f"Rick: {first_sentence(prompt)} [1]" + " More." * 1000)
+    answer = bot.ask(ASKED)
+    assert_sound(answer, corpus)
+    assert model.made == 1
+    assert {claim.origin for claim in claims(answer)} == {"entry"}
+
+
 def test_a_model_that_says_that_the_facts_do_not_answer_is_believed(scripted: BotMaker) -> None:
     bot, _ = scripted(lambda prompt: NONE)
     answer = bot.ask(ASKED)

@@ -29,6 +29,7 @@ from jargon_rag.indexing import index_corpus
 from jargon_rag.paths import default_cache_dir, shipped_folder, write_atomic
 from jargon_rag.retriever import Retriever
 from jargon_rag.types import Embedder
+from training import checksums
 from training.data import FITTED_ON, HELD_OUT, Asked, Dialogue, Field, exam, halves, read_fields, read_own
 
 UNFITTED = Calibration(False, {"cosine": 1.0}, 20.0, {"cosine": 1.0}, {"bias": 0.0}, {"bias": 0.0})
@@ -249,6 +250,7 @@ def _store(name: str, numbers: Calibration) -> None:
     stored = json.loads(FILE.read_text("utf-8")) if FILE.is_file() and name != FALLBACK else {}
     row = {key: value for key, value in asdict(numbers).items() if key != "fitted"}
     write_atomic(FILE, (json.dumps(stored | {name: row}, indent=1) + "\n").encode())
+    checksums.main()
     calibration.cache_clear()
 
 

@@ -10,12 +10,15 @@ from dataclasses import dataclass, field, replace
 
 from jargon_rag.chunking import split_sentences
 from jargon_rag.grounding import check_support, without_aside
-from jargon_rag.reading import RawSentence
+from jargon_rag.reading import MARKER, RawSentence
 from jargon_rag.terms import name_key, split_heading, words
 from jargon_rag.types import Answer, Chunk, Citation, CodeBlock, Entry, Retrieval, Sentence, Style, TextPiece, Timings
 from jargon_rag.voice import opening, refusal, without_address
 
 MAX_IDLE_TOKENS = 160  # without a claim that passed, after which the model is stopped
+MAX_SECONDS = (
+    120.0  # of writing, after which it is stopped too: what passed so far is the answer, or the glossary's own words
+)
 _LEANS_BACK = re.compile(r"^(and|but|so|then|or)\b|\b(it|its|that|this|they|them|those|these|there)\b", re.IGNORECASE)
 
 
@@ -40,9 +43,10 @@ class Draft:
     answer_tokens: int = 0
 
     def add(self, sentence: Sentence) -> Sentence:
-        """Keep a sentence that claims nothing, and return it."""
-        self.sentences.append(sentence)
-        return sentence
+        """Keep a sentence and return it; what looks like a marker in a glossary's own words, '[7]', becomes '(7)'."""
+        shown = replace(sentence, text=MARKER.sub(r" (\1)", sentence.text).strip())
+        self.sentences.append(shown)
+        return shown
 
     def refuse(self, lines: Sequence[str]) -> Iterator[Sentence]:
         """Keep and yield the lines of a refusal."""
@@ -55,10 +59,10 @@ class Draft:
 
     def claim(self, sentence: Sentence, chunk: Chunk, *, sources: Sequence[Entry]) -> Sentence:
         """Keep a checked sentence and what it cites, and return it."""
-        self.claims.append(sentence)
         for marker in sentence.citations:
             self.cite(marker, sources[marker - 1], sentence.quote, chunk.line, chunk.end_line)
-        return self.add(sentence)
+        self.claims.append(self.add(sentence))
+        return self.claims[-1]
 
     def cite(self, marker: int, entry: Entry, quote: str, line: int, end_line: int) -> None:
         """Keep a citation, once."""
@@ -69,7 +73,7 @@ class Draft:
 
     def time(self, pieces: Generator[TextPiece, None, None]) -> Generator[str, None, None]:
         """Yield the text of a generator's pieces and keep its times and token counts."""
-        waiting = time.perf_counter()
+        begun = waiting = time.perf_counter()
         with closing(pieces):
             for piece in pieces:
                 spent = ms_since(waiting)
@@ -79,7 +83,8 @@ class Draft:
                     self.decode_ms += spent
                 self.prompt_tokens, self.answer_tokens = piece.prompt_tokens, piece.answer_tokens
                 yield piece.text
-                if piece.answer_tokens >= MAX_IDLE_TOKENS and not self.claims:
+                idle = piece.answer_tokens >= MAX_IDLE_TOKENS and not self.claims
+                if idle or time.perf_counter() - begun > MAX_SECONDS:
                     return
                 waiting = time.perf_counter()
 

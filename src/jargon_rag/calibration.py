@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from jargon_rag.paths import check_shipped
+
 FILE = Path(__file__).with_name("calibration.json")
 FALLBACK = "default"
 
@@ -31,7 +33,8 @@ class Calibration:
 
 @cache
 def calibration(embedder_id: str) -> Calibration:
-    """Return the numbers fitted for an embedder, or the fallback's."""
+    """Return the numbers fitted for an embedder, or the fallback's; raises WeightsError if the file is damaged."""
+    check_shipped(FILE)
     stored = json.loads(FILE.read_text(encoding="utf-8"))
     fitted = embedder_id in stored
     numbers = stored[embedder_id if fitted else FALLBACK]

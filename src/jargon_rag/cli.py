@@ -48,6 +48,8 @@ def main(
     ] = False,
 ) -> None:
     """Ask a glossary of AI jargon in your own words. Every claim of the answer is cited and checked before it is shown."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal may know less than Unicode
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
 
 class StyleChoice(StrEnum):
@@ -404,17 +406,12 @@ def _run_batch(batch: str, run: Callable[[dict[str, Any]], dict[str, Any]]) -> N
     """Print one JSON object for each line of a file; a line that cannot be used yields {"error": ...} in its place."""
     from tqdm import tqdm
 
+    from jargon_rag.records import read_lines, read_row
+
     with _batch_file(batch) as stream:
-        for line in tqdm(stream, desc="questions", unit="", file=sys.stderr, disable=None):
-            if not line.strip():
-                continue
+        for line in tqdm(read_lines(stream), desc="questions", unit="", file=sys.stderr, disable=None):
             try:
-                row = json.loads(line.decode("utf-8-sig"))  # some editors begin a file with a byte order mark
-                if not isinstance(row, dict):
-                    raise InputError(f"A line is a JSON object, not {type(row).__name__}.")
-                record = run(row)
-            except (ValueError, RecursionError) as error:
-                record = {"error": f"not JSON: {error}"}
+                record = run(read_row(line))
             except JargonRAGError as error:
                 record = {"error": str(error)}
             _print_json(record)

@@ -17,9 +17,9 @@ from jargon_rag.retriever import Retriever
 from jargon_rag.terms import content_words, words
 from jargon_rag.types import Message
 
-MAX_HISTORY = 50
+MAX_HISTORY = 50  # messages; older ones are not looked at
 MAX_TURNS = 4  # earlier questions that are read again to find the topic
-MAX_TURN_CHARS = 2_000  # of each: a pasted page need not be read whole
+MAX_TURN_CHARS = 2_000  # of each message: a pasted page need not be read whole
 EARLY = 4  # words before a pronoun that can hardly hold what it stands for
 _UNREADABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]+")
 _PRONOUN = re.compile(
@@ -53,7 +53,7 @@ def standalone_question(question: str, history: Sequence[Message], *, retriever:
     asked = [message["content"] for message in history if message["role"] == "user" and message["content"].strip()]
     topic, previous = "", ""
     for earlier in asked[-MAX_TURNS:]:
-        alone = _resolve(" ".join(earlier[:MAX_TURN_CHARS].split()), topic, previous, retriever)
+        alone = _resolve(" ".join(earlier.split()), topic, previous, retriever)
         topic, previous = _topic(alone, retriever) or topic, alone
     return _resolve(question, topic, previous, retriever)
 
@@ -128,7 +128,7 @@ def check_history(history: object) -> list[Message]:
     if not isinstance(history, Sequence) or isinstance(history, str | bytes):
         raise InputError('history must be a list of messages such as {"role": "user", "content": "What is dropout?"}.')
     messages: list[Message] = []
-    for message in history:
+    for message in history[-MAX_HISTORY:]:
         if (
             not isinstance(message, dict)
             or not isinstance(message.get("content"), str)
@@ -137,5 +137,5 @@ def check_history(history: object) -> list[Message]:
             raise InputError(
                 f'A message of the history needs "role" ("user" or "assistant") and "content" (text); found {str(message)[:80]!r}.'
             )
-        messages.append({"role": message["role"], "content": _UNREADABLE.sub(" ", message["content"])})
-    return messages[-MAX_HISTORY:]
+        messages.append({"role": message["role"], "content": _UNREADABLE.sub(" ", message["content"][:MAX_TURN_CHARS])})
+    return messages

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jargon_rag.errors import WeightsError
-from jargon_rag.models import EMBEDDER, find_model, sha256
-from jargon_rag.paths import shipped_folder
+from jargon_rag.models import EMBEDDER, check_sha256, find_model, sha256
+from jargon_rag.paths import check_shipped, shipped_folder
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -40,6 +40,8 @@ class SentenceTransformerEmbedder:
         found = find_model(model, EMBEDDER, cache_dir=cache_dir)
         if isinstance(found, str):
             say(f"Embedder {found}: from the Hugging Face cache, or fetched from the hub")
+        elif model is None:
+            check_sha256(found / EMBEDDER.file, EMBEDDER.sha256)
         from sentence_transformers import SentenceTransformer
 
         try:
@@ -79,6 +81,7 @@ def merge_lora(model: Module, file: Path) -> str:
     """Add a LoRA's products to the weights they belong to, W + (alpha / rank) · B · A; return the file's hash, shortened."""
     from safetensors import SafetensorError, safe_open
 
+    check_shipped(file)
     weights = dict(model.named_parameters())
     try:
         with safe_open(file, framework="pt") as stored:

@@ -6,6 +6,8 @@ at the next step; text is cut from it only where it is certain not to change wit
 
 from __future__ import annotations
 
+import copy
+import re
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
@@ -64,7 +66,11 @@ class LocalGenerator:
             raise WeightsError(f"The language model {found} has no chat template; choose an instruct or chat model.")
         self._id = LANGUAGE_MODEL.name if model is None else model
         self._turn = threading.Lock()
-        encode = self._tokenizer.backend_tokenizer.encode
+        plain = copy.deepcopy(self._tokenizer.backend_tokenizer)
+        plain.encode_special_tokens = True  # '<|im_end|>' in a glossary is text, and ends nothing
+        encode = plain.encode
+        special = [token.content for token in self._tokenizer.added_tokens_decoder.values() if token.special]
+        self._special = re.compile("|".join(map(re.escape, sorted(special, key=len, reverse=True))) or "(?!)")
         self._vocabulary = Vocabulary(
             lambda text: encode(text, add_special_tokens=False).ids,
             self._tokenizer.batch_decode([[token] for token in range(len(self._tokenizer))]),
@@ -80,10 +86,9 @@ class LocalGenerator:
         self, messages: Sequence[Message], *, max_new_tokens: int, form: AnswerForm | None = None
     ) -> Generator[TextPiece, None, None]:
         """Yield pieces of text as they are decoded, nothing outside `form`. Closing the iterator stops the work."""
+        inert = [{**message, "content": self._special.sub(_broken_up, message["content"])} for message in messages]
         prompt = list(
-            self._tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, return_dict=True)[
-                "input_ids"
-            ]
+            self._tokenizer.apply_chat_template(inert, add_generation_prompt=True, return_dict=True)["input_ids"]
         )
         made: list[int] = []
         shown = ""
@@ -147,6 +152,11 @@ def generate_greedy(
             except StopIteration:
                 break
     yield from held
+
+
+def _broken_up(token: re.Match[str]) -> str:
+    """Return a special token that somebody wrote as text that is none: it cannot end a turn or begin another's."""
+    return f"{token[0][0]} {token[0][1:]}"
 
 
 def has_bfloat16() -> bool:

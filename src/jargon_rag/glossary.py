@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -195,9 +196,8 @@ def _read_text(file: Path) -> str:
 
 
 def _cited_path(file: Path, root: Path) -> str:
-    if root.is_file():
-        return file.name
-    return f"{root.resolve().name}/{file.relative_to(root).as_posix()}"
+    cited = file.name if root.is_file() else f"{root.resolve().name}/{file.relative_to(root).as_posix()}"
+    return os.fsencode(cited).decode("utf-8", "replace")  # a locale that is not UTF-8 leaves half characters in names
 
 
 # 2. blocks → sections

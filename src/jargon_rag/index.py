@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,9 @@ T = TypeVar("T")
 FORMAT = 1
 MANIFEST = "manifest.json"
 LOCK = ".lock"
+_LEFT_BEHIND = re.compile(
+    r"\.(?:manifest\.json|(?:entries|chunks|vectors)-[0-9a-f]{12}\.\w+)\.\w+"
+)  # as write_atomic names them
 METRIC = "inner_product"  # of unit vectors: the cosine
 APPROXIMATE_FROM = 50_000  # chunks
 PROBES = 32  # of the inverted file's lists, of which there are 4 √n
@@ -94,6 +98,9 @@ def save_index(index: Index, folder: Path) -> None:
 
 
 def _save(index: Index, folder: Path) -> None:
+    for left in folder.glob(".*.*"):  # by a process that was killed: whoever is here holds the lock
+        if _LEFT_BEHIND.fullmatch(left.name):
+            left.unlink(missing_ok=True)
     contents = {
         "entries": (".jsonl", _to_lines(index.entries)),
         "chunks": (".jsonl", _to_lines(index.chunks)),
@@ -146,8 +153,8 @@ def _load(folder: Path, manifest: dict[str, Any]) -> Index:
         if not len(chunks) == len(vectors) == manifest["chunks"] or stored.d != manifest["dimension"]:
             raise ValueError(f"{len(chunks)} chunks, {len(vectors)} vectors, manifest says {manifest['chunks']}")
         return Index(entries, chunks, vectors, str(manifest["embedder"]), str(manifest["corpus_hash"]), stored)
-    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
-        raise _damaged(folder, str(error)) from error
+    except (ValueError, TypeError, LookupError, AttributeError, RuntimeError, MemoryError, ArithmeticError) as error:
+        raise _damaged(folder, str(error) or type(error).__name__) from error
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

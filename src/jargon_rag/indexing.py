@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 from jargon_rag.calibration import calibration
 from jargon_rag.chunking import chunk_glossary
-from jargon_rag.errors import IndexFileError
+from jargon_rag.errors import IndexFileError, JargonRAGError
 from jargon_rag.glossary import corpus_hash, read_glossary, read_questions
 from jargon_rag.index import REBUILD, Index, build_index, check_embedder, load_index, read_manifest, save_index
 from jargon_rag.paths import shipped_folder
@@ -40,7 +41,7 @@ def open_index(
         say(f"The shipped index was made with another embedder; indexing the shipped glossary with {embedder.id}")
         corpus = shipped_folder("corpus")
     digest = corpus_hash(corpus)
-    key = hashlib.sha256(f"{corpus.resolve()}\n{embedder.id}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(os.fsencode(f"{corpus.resolve()}\n{embedder.id}")).hexdigest()[:16]
     folder = cache_dir / "indexes" / key
     try:
         previous = load_index(folder)
@@ -50,7 +51,10 @@ def open_index(
         return previous
     say(f"Indexing {corpus}")
     built = index_corpus(corpus, embedder, previous=previous, progress=progress)
-    save_index(built, folder)
+    try:
+        save_index(built, folder)
+    except JargonRAGError as error:
+        say(f"The index is not kept, and is made again next time. {error}")
     for gap in gaps(built):
         say(gap)
     return built

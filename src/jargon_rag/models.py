@@ -23,14 +23,14 @@ from typing import Any
 
 import filelock
 
-from jargon_rag.errors import WeightsError
-from jargon_rag.paths import make_folder, read_json_object, write_atomic
+from jargon_rag.errors import JargonRAGError, WeightsError
+from jargon_rag.paths import check_shipped, make_folder, read_json_object, shipped_folder, write_atomic
 
 REQUIREMENTS = Path(__file__).with_name("weights.txt")
 CONVERTER = 2  # raise when the conversion changes, so that old results are not used
 _HUB_ID = re.compile(r"[\w-][\w.-]*(?:/[\w-][\w.-]*)?")
 _STAMP = "checksums.json"
-ADAPTER_FILE = "adapter_model.safetensors"  # as peft names it
+ADAPTER_CONFIG, ADAPTER_FILE = "adapter_config.json", "adapter_model.safetensors"  # as peft names them
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +186,9 @@ def prepare_language_model(
                 say(f"Preparing {LANGUAGE_MODEL.name} (once, about 20 seconds)")
                 check_sha256(gguf, LANGUAGE_MODEL.sha256)
                 _convert(gguf, target, adapter)
-    except OSError as error:
+    except JargonRAGError:
+        raise
+    except Exception as error:  # a full disk is told by each library in its own way
         raise WeightsError(
             f"Cannot prepare {LANGUAGE_MODEL.name} in {target.parent}: {error}. It needs 300 MB of free space there."
         ) from error
@@ -219,6 +221,8 @@ def _convert(gguf: Path, target: Path, adapter: Path | None) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
+    for left in target.parent.glob(f".{target.name}.*"):  # by a process that was killed: whoever is here holds the lock
+        shutil.rmtree(left, ignore_errors=True)
     temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     try:
         quantised = AutoModelForCausalLM.from_pretrained(
@@ -238,6 +242,8 @@ def _convert(gguf: Path, target: Path, adapter: Path | None) -> None:
             temporary
         )
         stamp = {file.name: {**_file_stamp(file), "sha256": sha256(file)} for file in sorted(temporary.iterdir())}
+        for file in (temporary, *temporary.iterdir()):  # other users may read what one has made
+            file.chmod(0o755 if file.is_dir() else 0o644)
         write_atomic(temporary / _STAMP, json.dumps(stamp, indent=2).encode())
         shutil.rmtree(target, ignore_errors=True)  # a damaged one
         temporary.replace(target)
@@ -247,10 +253,7 @@ def _convert(gguf: Path, target: Path, adapter: Path | None) -> None:
 
 def merge_adapter(model: Any, adapter: Path) -> Any:
     """Return a model with a LoRA adapter (Hu et al. 2021) merged into its weights."""
-    if not (adapter / "adapter_config.json").is_file():
-        raise WeightsError(
-            f"{adapter} is no LoRA adapter (it has no adapter_config.json). Give its folder, or --adapter none."
-        )
+    _adapter_files(adapter)
     from peft import PeftModel
 
     try:
@@ -261,13 +264,21 @@ def merge_adapter(model: Any, adapter: Path) -> Any:
         ) from error
 
 
+def _adapter_files(adapter: Path) -> list[Path]:
+    """Return the files of an adapter; raises an error when one is missing, or is a shipped one and damaged."""
+    files = [adapter / ADAPTER_CONFIG, adapter / ADAPTER_FILE]
+    for file in files:
+        if not file.is_file():
+            raise WeightsError(
+                f"{adapter} is no LoRA adapter (it has no {file.name}). Give its folder, or --adapter none."
+            )
+        if adapter == shipped_folder("adapter"):
+            check_shipped(file)
+    return files
+
+
 def _adapter_hash(adapter: Path) -> str:
-    weights = adapter / ADAPTER_FILE
-    if not weights.is_file():
-        raise WeightsError(
-            f"{adapter} is no LoRA adapter (it has no {ADAPTER_FILE}). Give its folder, or --adapter none."
-        )
-    return sha256(weights)[:12]
+    return hashlib.sha256("".join(map(sha256, _adapter_files(adapter))).encode()).hexdigest()[:12]
 
 
 def sha256(file: Path) -> str:

@@ -1,12 +1,40 @@
-"""Answers, search results and verdicts as the JSON objects of the command line and the HTTP endpoints."""
+"""Answers, search results and verdicts as the JSON objects of the command line and the HTTP endpoints; and the lines of a batch."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+import json
+from collections.abc import Iterator
+from typing import Any, BinaryIO
 
+from jargon_rag.errors import InputError
 from jargon_rag.lint import Finding
 from jargon_rag.types import Answer, Retrieval, Verdict
+
+MAX_LINE_BYTES = 1_000_000  # of a batch: a question with fifty long messages has a tenth of it
+
+
+def read_lines(stream: BinaryIO) -> Iterator[bytes]:
+    """Yield the lines of a batch that are not blank; of one that is too long, no more than tells so is kept in memory."""
+    while line := stream.readline(MAX_LINE_BYTES + 1):
+        rest = line
+        while len(rest) > MAX_LINE_BYTES and not rest.endswith(b"\n"):
+            rest = stream.readline(MAX_LINE_BYTES + 1)
+        if line.strip():
+            yield line
+
+
+def read_row(line: bytes) -> dict[str, Any]:
+    """Return the JSON object of a line; raises InputError for anything else."""
+    if len(line) > MAX_LINE_BYTES:
+        raise InputError(f"A line has at most {MAX_LINE_BYTES:,} bytes. Ask less at once.")
+    try:
+        row = json.loads(line.decode("utf-8-sig"))  # some editors begin a file with a byte order mark
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"not JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise InputError(f"A line is a JSON object, not {type(row).__name__}.")
+    return row
 
 
 def answer_record(answer: Answer) -> dict[str, Any]:
