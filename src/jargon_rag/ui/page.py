@@ -77,8 +77,8 @@ class Loader:
         return self._rag
 
 
-def create_page(loader: Loader) -> gr.Blocks:
-    """Return the page; its events ask the loader for the bot."""
+def create_page(loader: Loader, *, at_once: int = 1) -> gr.Blocks:
+    """Return the page; its events ask the loader for the bot, which writes `at_once` answers side by side."""
 
     def respond(question: str, history: list[dict[str, Any]], style: str) -> Iterator[tuple[str, str]]:
         try:
@@ -98,7 +98,7 @@ def create_page(loader: Loader) -> gr.Blocks:
                         yield dialogue_markdown(event.sentences, event.code), sources_html(retrieval, event)
                         return
                 yield dialogue_markdown(sentences) or "_Reading the glossary…_", sources_html(retrieval, None)
-        except InputError as error:
+        except JargonRAGError as error:
             yield escape_markdown(str(error)), sources_html(None, None)
 
     def ask(question: str, history: list[dict[str, Any]] | None = None, style: str = "rick") -> dict[str, Any]:
@@ -149,7 +149,7 @@ def create_page(loader: Loader) -> gr.Blocks:
                     additional_outputs=[sources],
                     examples=[[example, None] for example in EXAMPLES],
                     cache_examples=False,
-                    concurrency_limit=1,
+                    concurrency_limit=at_once,
                     api_visibility="private",
                     save_history=False,
                 )
@@ -157,7 +157,7 @@ def create_page(loader: Loader) -> gr.Blocks:
                 gr.Markdown("## Sources")
                 sources.render()  # type: ignore[no-untyped-call]
         timer.tick(state, outputs=[status, timer], show_progress="hidden", api_visibility="private", queue=False)
-        api(ask, api_name="ask", concurrency_id="answers", concurrency_limit=1)
+        api(ask, api_name="ask", concurrency_id="answers", concurrency_limit=at_once)
         api(search, api_name="search")
     return page
 
@@ -167,15 +167,17 @@ def launch(
     *,
     host: str = "127.0.0.1",
     port: int = 7860,
+    at_once: int = 1,
     say: Callable[[str], None] = print,
     wait: bool = True,
 ) -> gr.Blocks:
     """Bind the page, then load the models behind it. With `wait`, serve until interrupted.
 
+    at_once: answers that are written side by side; a model in this process writes one at a time.
     Raises InputError when the port is taken.
     """
     check_address(host, port)
-    page = create_page(Loader(load))
+    page = create_page(Loader(load), at_once=at_once)
     page.queue(default_concurrency_limit=1, max_size=16, api_open=True)
     page.launch(
         server_name=host,
