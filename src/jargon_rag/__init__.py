@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from jargon_rag.errors import GlossaryError, IndexFileError, InputError, JargonRAGError, WeightsError
+from jargon_rag.errors import EngineError, GlossaryError, IndexFileError, InputError, JargonRAGError, WeightsError
 from jargon_rag.types import (
     Answer,
     AnswerForm,
@@ -34,11 +34,12 @@ from jargon_rag.types import (
 
 if TYPE_CHECKING:
     from jargon_rag.rag import Chat, JargonRAG
+    from jargon_rag.remote import RemoteGenerator
 
 __version__ = "0.1.0"
 __all__ = [
-    "Answer", "AnswerForm", "Chat", "Chunk", "Citation", "CodeBlock", "Embedder", "Entry", "GlossaryError", "IndexFileError", "InputError", "JargonRAG",
-    "JargonRAGError", "LanguageModel", "Passage", "Question", "Retrieval", "SearchResult", "Sentence", "Snippet", "TextPiece", "Timings",
+    "Answer", "AnswerForm", "Chat", "Chunk", "Citation", "CodeBlock", "Embedder", "EngineError", "Entry", "GlossaryError", "IndexFileError", "InputError", "JargonRAG",
+    "JargonRAGError", "LanguageModel", "Passage", "Question", "RemoteGenerator", "Retrieval", "SearchResult", "Sentence", "Snippet", "TextPiece", "Timings",
     "Turn", "Verdict", "WeightsError",
 ]  # fmt: skip
 
@@ -49,4 +50,8 @@ def __getattr__(name: str) -> Any:
         from jargon_rag import rag
 
         return getattr(rag, name)
+    if name == "RemoteGenerator":
+        from jargon_rag.remote import RemoteGenerator
+
+        return RemoteGenerator
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

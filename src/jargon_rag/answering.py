@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 
 from jargon_rag.chunking import split_sentences
+from jargon_rag.errors import EngineError
 from jargon_rag.grounding import check_support, without_aside
 from jargon_rag.reading import MARKER, RawSentence
 from jargon_rag.terms import name_key, split_heading, words
 from jargon_rag.types import Answer, Chunk, Citation, CodeBlock, Entry, Retrieval, Sentence, Style, TextPiece, Timings
 from jargon_rag.voice import opening, refusal, without_address
 
+_log = logging.getLogger(__name__)
 MAX_IDLE_TOKENS = 160  # without a claim that passed, after which the model is stopped
 MAX_SECONDS = (
     120.0  # of writing, after which it is stopped too: what passed so far is the answer, or the glossary's own words
@@ -41,6 +44,7 @@ class Draft:
     first_shown_ms: float = 0.0
     prompt_tokens: int = 0
     answer_tokens: int = 0
+    broken_off: bool = False  # the language model's server failed while it wrote
 
     def add(self, sentence: Sentence) -> Sentence:
         """Keep a sentence and return it; what looks like a marker in a glossary's own words, '[7]', becomes '(7)'."""
@@ -72,9 +76,12 @@ class Draft:
             self.citations.append(citation)
 
     def time(self, pieces: Generator[TextPiece, None, None]) -> Generator[str, None, None]:
-        """Yield the text of a generator's pieces and keep its times and token counts."""
+        """Yield the text of a generator's pieces and keep its times and token counts.
+
+        A server that fails after its first piece only ends the text: what it wrote is checked, the rest can be quoted.
+        """
         begun = waiting = time.perf_counter()
-        with closing(pieces):
+        with closing(pieces), self._breaking_off():
             for piece in pieces:
                 spent = ms_since(waiting)
                 if not self.first_token_ms:
@@ -87,6 +94,16 @@ class Draft:
                 if idle or time.perf_counter() - begun > MAX_SECONDS:
                     return
                 waiting = time.perf_counter()
+
+    @contextmanager
+    def _breaking_off(self) -> Iterator[None]:
+        try:
+            yield
+        except EngineError as error:
+            if not self.first_token_ms:
+                raise
+            self.broken_off = True
+            _log.warning("%s The answer is finished in the glossary's own words.", error)
 
     def answer(self, *, refused: bool, suggestions: Sequence[str]) -> Answer:
         """Return the finished answer."""

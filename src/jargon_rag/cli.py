@@ -25,6 +25,7 @@ from jargon_rag.errors import InputError, JargonRAGError
 
 if TYPE_CHECKING:
     from jargon_rag.rag import JargonRAG
+    from jargon_rag.remote import RemoteGenerator
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -59,11 +60,46 @@ class StyleChoice(StrEnum):
     plain = "plain"
 
 
+class EngineChoice(StrEnum):
+    """Where answers are written."""
+
+    local = "local"
+    openai = "openai"
+
+
+AT_ONCE = 32  # answers that a server is asked for side by side; it batches them
+
 Corpus = Annotated[
     Path | None, typer.Option(help="Your glossary: a Markdown file, or a folder of them. Default: the shipped one.")
 ]
 IndexDir = Annotated[Path | None, typer.Option("--index", help="An index made by 'jargon-rag index'.")]
-Model = Annotated[str | None, typer.Option(envvar="JARGON_RAG_MODEL", help="A causal LM: folder or Hugging Face id.")]
+IndexUrl = Annotated[
+    str | None,
+    typer.Option(
+        envvar="JARGON_RAG_INDEX_URL",
+        help="An index that machines share: Qdrant's address, like http://localhost:6333/NAME. Its key: JARGON_RAG_INDEX_KEY.",
+    ),
+]
+Engine = Annotated[
+    EngineChoice,
+    typer.Option(
+        envvar="JARGON_RAG_ENGINE",
+        help="Where answers are written: in this process, or by an OpenAI-compatible server.",
+    ),
+]
+BaseUrl = Annotated[
+    str | None,
+    typer.Option(
+        envvar="JARGON_RAG_BASE_URL",
+        help="That server's address, like http://localhost:8000/v1. Its key: JARGON_RAG_API_KEY or OPENAI_API_KEY.",
+    ),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        envvar="JARGON_RAG_MODEL", help="A causal LM: folder or Hugging Face id; at a server, its name there."
+    ),
+]
 EmbedderName = Annotated[
     str | None,
     typer.Option(
@@ -89,6 +125,9 @@ def ask(
     style: Annotated[StyleChoice, typer.Option(help="A Rick & Morty dialogue, or plain sentences.")] = StyleChoice.rick,
     corpus: Corpus = None,
     index: IndexDir = None,
+    index_url: IndexUrl = None,
+    engine: Engine = EngineChoice.local,
+    base_url: BaseUrl = None,
     model: Model = None,
     embedder: EmbedderName = None,
     adapter: Adapter = None,
@@ -102,7 +141,8 @@ def ask(
 
     _one_of(question, batch, "QUESTION")
     with _errors_told():
-        rag = _open(corpus, index, model, embedder, adapter, cache_dir)
+        written_by = _remote(engine, base_url, model, adapter)
+        rag = _open(corpus, index, index_url, written_by or model, embedder, adapter, cache_dir)
         if batch is not None:
             _run_batch(
                 batch,
@@ -121,6 +161,7 @@ def search(
     top_k: Annotated[int, typer.Option(min=1, help="How many entries.")] = 5,
     corpus: Corpus = None,
     index: IndexDir = None,
+    index_url: IndexUrl = None,
     model: Model = None,
     embedder: EmbedderName = None,
     adapter: Adapter = None,
@@ -134,7 +175,7 @@ def search(
 
     _one_of(question, batch, "QUESTION")
     with _errors_told():
-        rag = _open(corpus, index, model, embedder, adapter, cache_dir, generate=False)
+        rag = _open(corpus, index, index_url, model, embedder, adapter, cache_dir, generate=False)
         if batch is not None:
             _run_batch(
                 batch,
@@ -206,24 +247,29 @@ def serve(
     ] = None,
     corpus: Corpus = None,
     index: IndexDir = None,
+    index_url: IndexUrl = None,
+    engine: Engine = EngineChoice.local,
+    base_url: BaseUrl = None,
     model: Model = None,
     embedder: EmbedderName = None,
     adapter: Adapter = None,
     cache_dir: CacheDir = None,
 ) -> None:
     """Open the web chat. The page is up at once; models load behind it."""
-    _prepare_environment(model, embedder)
+    _prepare_environment(model if engine == EngineChoice.local else None, embedder)
     from jargon_rag.ui.page import launch
 
     with _errors_told():
+        written_by = _remote(engine, base_url, model, adapter)
         for path in (corpus, index):
             if path is not None and not path.exists():
                 raise InputError(f"No such file or folder: {path}.")
         launch(
-            lambda say: _open(corpus, index, model, embedder, adapter, cache_dir, say=say),
+            lambda say: _open(corpus, index, index_url, written_by or model, embedder, adapter, cache_dir, say=say),
             host=host,
             port=port,
             feedback=feedback,
+            at_once=1 if written_by is None else AT_ONCE,
             say=_say,
         )
 
@@ -234,6 +280,7 @@ def make_index(
     out: Annotated[
         Path | None, typer.Option(help="Folder for the index. Default: where --corpus looks for it.")
     ] = None,
+    index_url: IndexUrl = None,
     embedder: EmbedderName = None,
     cache_dir: CacheDir = None,
 ) -> None:
@@ -249,12 +296,18 @@ def make_index(
         from jargon_rag.index import load_index, save_index
         from jargon_rag.indexing import gaps, index_corpus, open_index
         from jargon_rag.paths import default_cache_dir, shipped_folder
+        from jargon_rag.qdrant import save_shared
 
+        if out is not None and index_url is not None:
+            raise InputError("An index goes to --out or to --index-url, not to both.")
         cache = cache_dir or default_cache_dir()
         source = corpus or shipped_folder("corpus")
         read_glossary(source)  # a glossary that cannot be read is told before models load
         loaded = SentenceTransformerEmbedder(embedder, cache_dir=cache, say=_say)
-        if out is None and corpus is not None:
+        if index_url is not None:
+            built = open_index(corpus=corpus, index=None, embedder=loaded, cache_dir=cache, say=_say, progress=True)
+            save_shared(built, index_url, api_key=os.environ.get("JARGON_RAG_INDEX_KEY"))
+        elif out is None and corpus is not None:
             built = open_index(corpus=source, index=None, embedder=loaded, cache_dir=cache, say=_say, progress=True)
         else:
             folder = out or shipped_folder("index")
@@ -266,7 +319,9 @@ def make_index(
             save_index(built, folder)
             for gap in gaps(built):
                 _say(gap)
-        where = out or ("the cache; use it with --corpus" if corpus is not None else shipped_folder("index"))
+        where = (
+            index_url or out or ("the cache; use it with --corpus" if corpus is not None else shipped_folder("index"))
+        )
         print(f"{len(built.entries)} entries, {len(built.chunks)} chunks, embedder {built.embedder_id}, in {where}")
 
 
@@ -337,7 +392,8 @@ def doctor(corpus: Corpus = None, index: IndexDir = None, cache_dir: CacheDir = 
 def _open(
     corpus: Path | None,
     index: Path | None,
-    model: str | None,
+    index_url: str | None,
+    model: str | RemoteGenerator | None,
     embedder: str | None,
     adapter: str | None,
     cache_dir: Path | None,
@@ -346,16 +402,38 @@ def _open(
     say: Callable[[str], None] | None = None,
 ) -> JargonRAG:
     """Return the bot; without `generate` the language model is not even looked for."""
-    _prepare_environment(model, embedder)
+    _prepare_environment(model if isinstance(model, str) else None, embedder)
+    from jargon_rag.qdrant import load_shared
     from jargon_rag.rag import JargonRAG
 
+    if index_url is not None and (corpus is not None or index is not None):
+        raise InputError("--index-url has the whole glossary in it: leave out --corpus and --index.")
+    shared = None if index_url is None else load_shared(index_url, api_key=os.environ.get("JARGON_RAG_INDEX_KEY"))
     rag = JargonRAG(
-        corpus=corpus, index=index, model=model, embedder=embedder, adapter=adapter, cache_dir=cache_dir, say=say or _say, progress=True,
+        corpus=corpus, index=shared or index, model=model, embedder=embedder, adapter=adapter, cache_dir=cache_dir, say=say or _say, progress=True,
         check_model=generate,
     )  # fmt: skip
     if generate:
         rag.load()
     return rag
+
+
+def _remote(
+    engine: EngineChoice, base_url: str | None, model: str | None, adapter: str | None
+) -> RemoteGenerator | None:
+    """Return the server that is to write, None for the model in this process; the key is read from the environment."""
+    if engine == EngineChoice.local:
+        if base_url is not None:
+            raise typer.BadParameter("--base-url names a server: add --engine openai")
+        return None
+    if base_url is None or model is None:
+        raise typer.BadParameter("--engine openai needs --base-url URL and --model NAME; URL/models lists the names")
+    if adapter is not None:
+        raise typer.BadParameter("--adapter goes with the model in this process, not with --engine openai")
+    from jargon_rag.remote import RemoteGenerator
+
+    key = os.environ.get("JARGON_RAG_API_KEY") or os.environ.get("OPENAI_API_KEY")
+    return RemoteGenerator(base_url=base_url, model=model, api_key=key)
 
 
 def _prepare_environment(model: str | None, embedder: str | None) -> None:

@@ -4,7 +4,8 @@ JargonRAGError
 ├── InputError        the question, file or option given cannot be used
 ├── GlossaryError     a glossary cannot be read
 ├── IndexFileError    an index is missing, damaged, or was made by another version or embedder
-└── WeightsError      a model is missing, damaged or cannot be loaded
+├── WeightsError      a model is missing, damaged or cannot be loaded
+└── EngineError       a language model's server cannot be reached, refuses, or does not keep to the protocol
 """
 
 from __future__ import annotations
@@ -28,3 +29,7 @@ class IndexFileError(JargonRAGError):
 
 class WeightsError(JargonRAGError):
     """Weights of a model are missing, damaged or cannot be loaded."""
+
+
+class EngineError(JargonRAGError):
+    """A language model's server cannot be reached, refuses, or does not keep to the protocol."""

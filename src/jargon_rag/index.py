@@ -146,7 +146,7 @@ def load_index(folder: Path) -> Index:
 
 def _load(folder: Path, manifest: dict[str, Any]) -> Index:
     try:
-        entries = _from_lines(_read_checked(folder, manifest, "entries"), _entry)
+        entries = _from_lines(_read_checked(folder, manifest, "entries"), entry_of)
         chunks = _from_lines(_read_checked(folder, manifest, "chunks"), lambda row: Chunk(**row))
         stored = faiss.deserialize_index(np.frombuffer(_read_checked(folder, manifest, "vectors"), dtype=np.uint8))
         vectors = stored.reconstruct_n(0, stored.ntotal)
@@ -175,12 +175,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def check_embedder(index_embedder: str, embedder: Embedder, folder: Path) -> None:
-    """Raise IndexFileError when an index holds another embedder's vectors."""
+def check_embedder(index_embedder: str, embedder: Embedder, folder: Path | None) -> None:
+    """Raise IndexFileError when an index, in a folder or a shared one, holds another embedder's vectors."""
     if index_embedder != embedder.id:
-        message = f"The index in {folder} was made with embedder {index_embedder}, and {embedder.id} is loaded."
+        where, target = (f"index in {folder}", f"--out {folder}") if folder else ("shared index", "--index-url URL")
+        message = f"The {where} was made with embedder {index_embedder}, and {embedder.id} is loaded."
         raise IndexFileError(
-            f"{message} Use the same --embedder, or rebuild with: jargon-rag index --corpus GLOSSARY --out {folder}"
+            f"{message} Use the same --embedder, or rebuild with: jargon-rag index --corpus GLOSSARY {target}"
         )
 
 
@@ -230,7 +231,8 @@ def _from_lines(data: bytes, make: Callable[[dict[str, Any]], T]) -> tuple[T, ..
     return tuple(make(json.loads(line)) for line in data.decode().split("\n") if line)
 
 
-def _entry(row: dict[str, Any]) -> Entry:
+def entry_of(row: dict[str, Any]) -> Entry:
+    """Return an entry from the form that `dataclasses.asdict` gives it, perhaps by way of JSON."""
     parts: dict[str, type[Passage] | type[Turn] | type[Snippet]] = {
         "definition": Passage, "turns": Turn, "gotchas": Passage, "snippets": Snippet,
     }  # fmt: skip

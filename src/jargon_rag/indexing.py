@@ -19,13 +19,16 @@ from jargon_rag.types import Embedder
 def open_index(
     *,
     corpus: Path | None,
-    index: Path | None,
+    index: Path | Index | None,
     embedder: Embedder,
     cache_dir: Path,
     say: Callable[[str], None] = lambda _: None,
     progress: bool = False,
 ) -> Index:
     """Return the index to search: the one given, the shipped one, or the one kept for this corpus, built again if stale."""
+    if isinstance(index, Index):
+        check_embedder(index.embedder_id, embedder, None)
+        return index
     if index is not None:
         loaded = load_index(index)
         check_embedder(loaded.embedder_id, embedder, index)

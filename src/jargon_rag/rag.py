@@ -14,6 +14,7 @@ from jargon_rag.conversation import check_history, standalone_question
 from jargon_rag.embedder import SentenceTransformerEmbedder
 from jargon_rag.errors import InputError
 from jargon_rag.generator import LocalGenerator
+from jargon_rag.index import Index
 from jargon_rag.indexing import open_index
 from jargon_rag.models import LANGUAGE_MODEL, find_model
 from jargon_rag.paths import default_cache_dir, shipped_folder
@@ -43,6 +44,9 @@ PASSAGES_PER_SOURCE = 3
 MAX_CLAIMS = 4  # Rick's sentences
 OWN_CLAIMS = 2  # the glossary's own, where none of the model's passed
 MAX_FAILURES = 1  # sentences that did not pass, after which the model is stopped
+MAX_ASIDES = (
+    3  # sentences without a marker that did not pass and are left out: a preamble, a greeting, a question of Rick's
+)
 MAX_NEW_TOKENS = 400
 CLOSE_ODDS = 0.1  # an entry this likely to be the right one, against the best, is a source too
 
@@ -70,7 +74,7 @@ class JargonRAG:
         self,
         *,
         corpus: str | Path | None = None,
-        index: str | Path | None = None,
+        index: str | Path | Index | None = None,
         model: str | LanguageModel | None = None,
         embedder: str | Embedder | None = None,
         adapter: str | Path | None = None,
@@ -83,7 +87,8 @@ class JargonRAG:
         """Open the glossary; the language model is loaded with the first answer, or by `load`.
 
         corpus: a Markdown file or folder; its index is made once and kept in `cache_dir`.
-        index: a folder that `jargon-rag index` wrote; with `corpus` too, the two must match.
+        index: a folder that `jargon-rag index` wrote; with `corpus` too, the two must match. Or an index in memory, such
+            as `qdrant.load_shared` returns.
         model, embedder: a folder or Hugging Face id, or an object with the protocol's methods.
         adapter: folder of a LoRA adapter to merge into the model; None for the shipped one, which goes with the default
             model only; "none" for the model as it is.
@@ -107,7 +112,7 @@ class JargonRAG:
             embedder = SentenceTransformerEmbedder(embedder, cache_dir=self._cache_dir, say=say)
         opened = open_index(
             corpus=None if corpus is None else Path(corpus),
-            index=None if index is None else Path(index),
+            index=index if index is None or isinstance(index, Index) else Path(index),
             embedder=embedder,
             cache_dir=self._cache_dir,
             say=say,
@@ -150,7 +155,8 @@ class JargonRAG:
     def ask(self, question: str, *, history: Sequence[Message] = (), style: Style | None = None) -> Answer:
         """Return a checked answer.
 
-        Raises InputError for a question that is empty or too long, or a malformed history.
+        Raises InputError for a question that is empty or too long, or a malformed history; EngineError when a language
+            model's server gives no text at all.
         """
         for event in self.stream(question, history=history, style=style):
             if isinstance(event, Answer):
@@ -262,7 +268,7 @@ class JargonRAG:
             else None
         )
         asked: Sentence | None = None  # what Morty asks next, shown with Rick's reply
-        failures = 0
+        failures = asides = 0
         with closing(draft.time(self._stream(draft, sources, evidence, opening))) as written:
             for raw in read_sentences(written):
                 if raw.text.rstrip(".") == NONE and not draft.sentences:
@@ -281,6 +287,9 @@ class JargonRAG:
                 started = time.perf_counter()
                 attributed = attribute(raw, sources, evidence, draft.style)
                 draft.check_ms += ms_since(started)
+                if attributed is None and not raw.markers and asides < MAX_ASIDES:
+                    asides += 1
+                    continue
                 claim = attributed
                 if attributed is None or draft.has(attributed[0].text):
                     failures += 1
@@ -300,8 +309,12 @@ class JargonRAG:
         return True
 
     def _own_words(self, draft: Draft, sources: list[Entry], evidence: list[tuple[int, Chunk]]) -> Iterator[Sentence]:
-        """Yield the glossary's own sentences where the model's do not suffice: none passed, or a compared entry is left out."""
-        wanted = 1 if any(claim.origin == "model" for claim in draft.claims) else OWN_CLAIMS
+        """Yield the glossary's own sentences where the model's do not suffice.
+
+        None passed, its engine broke off, or a compared entry is left out.
+        """
+        written = any(claim.origin == "model" for claim in draft.claims) and not draft.broken_off
+        wanted = 1 if written else OWN_CLAIMS
         uncited = self._compared(draft.retrieval, sources) - {n for claim in draft.claims for n in claim.citations}
         if draft.style == "rick" and not draft.sentences:
             yield draft.add(

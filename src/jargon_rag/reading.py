@@ -13,7 +13,8 @@ _MARKED = re.compile(
     MARKER.pattern + r"(?:[.!?,;]?" + MARKER.pattern + r")*[.!?,;]?\s*[^\s\[\].!?,;]"
 )  # markers, then something else
 _BRACKETED = re.compile(r"\s*\[[^\[\]]{0,40}\]?")
-_SPEAKER = re.compile(r"^\W*(rick|morty|question|answer)\b\W*:\s*", re.IGNORECASE)
+_SPEAKER = re.compile(r"^\W*(rick|morty|question|answer)\b\W*:(?:\*\*|__)?\s*", re.IGNORECASE)
+_BULLET = re.compile(r"^\s*[-*•]\s+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +61,11 @@ def _read_sentence(text: str, speaker: str | None) -> tuple[str | None, RawSente
         name = spoken[1].capitalize()
         speaker = name if name in ("Rick", "Morty") else None
         text = text[spoken.end() :]
+    text = _BULLET.sub("", text)
     markers = tuple(dict.fromkeys(int(number) for number in MARKER.findall(text)))
     text = " ".join(_BRACKETED.sub("", text).split())
     text = re.sub(r"([.!?])[.,;]+$", r"\1", re.sub(r"\s+([.,;:!?])", r"\1", text)).lstrip(".,;:!? ")
     text = re.sub(r"\s*[,;:—–]+$", ".", text)  # cut off before a list or a second half
+    if text.count('"') % 2 or (text.count('"') == 2 and text[0] == text[-1]):  # around the sentence, or a whole line
+        text = text.strip('"')
     return speaker, RawSentence(speaker, text, markers) if any(char.isalnum() for char in text) else None

@@ -45,8 +45,11 @@ FOCUS = "() => { if (document.activeElement === document.body) document.querySel
 History = list[dict[str, Any]]
 
 
-def create_page(loader: Loader, *, feedback: Path | None = None) -> gr.Blocks:
-    """Return the page; its events ask the loader for the bot. Thumbs go into the file `feedback`, if there is one."""
+def create_page(loader: Loader, *, feedback: Path | None = None, at_once: int = 1) -> gr.Blocks:
+    """Return the page; its events ask the loader for the bot, which writes `at_once` answers side by side.
+
+    Thumbs go into the file `feedback`, if there is one.
+    """
 
     def add(question: str, history: History) -> tuple[str, History]:
         return "", asking(history, question)
@@ -118,7 +121,7 @@ def create_page(loader: Loader, *, feedback: Path | None = None) -> gr.Blocks:
                     case Answer():
                         text = message(event.sentences, key=key, answer=event)
                         yield showing(text, event.suggestions), why(retrieval, event, prompt), event
-        except InputError as error:
+        except JargonRAGError as error:
             yield showing(escape_markdown(str(error))), why(None, None, ()), None
 
     def restyle(history: History, style: str, answer: Answer | None) -> tuple[History, Answer | None]:
@@ -244,7 +247,7 @@ def create_page(loader: Loader, *, feedback: Path | None = None) -> gr.Blocks:
             page.load(link, outputs=chatbot, **instant),
         ):
             answering = started.then(busy, outputs=box, **instant).then(
-                reply, [chatbot, style], [chatbot, reasons, answer], concurrency_id="answers", concurrency_limit=1,
+                reply, [chatbot, style], [chatbot, reasons, answer], concurrency_id="answers", concurrency_limit=at_once,
                 api_visibility="private", show_progress="minimal",
             )  # fmt: skip
             answering.then(settle, answer, afterwards, **instant).then(None, js=FOCUS, **instant)
@@ -260,7 +263,7 @@ def create_page(loader: Loader, *, feedback: Path | None = None) -> gr.Blocks:
         glossary_tab.select(find, words, terms, **private)
         words.change(find, words, terms, trigger_mode="always_last", **private)
         terms.change(read, terms, [entry, about], **private)
-        api(ask, api_name="ask", concurrency_id="answers", concurrency_limit=1)
+        api(ask, api_name="ask", concurrency_id="answers", concurrency_limit=at_once)
         api(search, api_name="search")
     return page
 
@@ -280,18 +283,20 @@ def launch(
     host: str = "127.0.0.1",
     port: int = 7860,
     feedback: Path | None = None,
+    at_once: int = 1,
     say: Callable[[str], None] = print,
     wait: bool = True,
 ) -> gr.Blocks:
     """Bind the page, then load the models behind it. With `wait`, serve until interrupted.
 
+    at_once: answers that are written side by side; a model in this process writes one at a time.
     feedback: a file that readers' thumbs are appended to; without one there are no thumbs.
     Raises InputError when the port is taken, or the file cannot be written.
     """
     check_address(host, port)
     if feedback is not None:
         check_feedback_file(feedback)
-    page = create_page(Loader(load), feedback=feedback)
+    page = create_page(Loader(load), feedback=feedback, at_once=at_once)
     page.queue(default_concurrency_limit=1, max_size=16, api_open=True)
     page.launch(
         server_name=host,
