@@ -16,7 +16,8 @@ SIGNALS = {"cosine", "passage", "crowd", "bm25", "letters", "name"}
 def test_the_default_embedder_has_its_own_numbers(embedder: SentenceTransformerEmbedder) -> None:
     numbers = calibration(embedder.id)
     assert numbers.fitted
-    assert set(numbers.ranking) == SIGNALS
+    assert set(numbers.ranking) == {*SIGNALS, "named first"}
+    assert set(numbers.passage) == {"cosine", "letters"}
     assert sum(numbers.ranking[name] for name in ("cosine", "passage", "crowd")) == pytest.approx(1, abs=1e-3)
     assert all(weight >= 0 for weight in numbers.ranking.values())
     assert {"bias", *SIGNALS} <= set(numbers.scope)

@@ -101,6 +101,7 @@ def _resolve(question: str, topic: str, previous: str, retriever: Retriever) -> 
     joined = f"{topic}: {question}"
     with_topic = {slug: leans * share for slug, share in _outcomes(joined, retriever).items()}
     alone = {slug: (1 - leans) * share for slug, share in _outcomes(question, retriever).items()}
+    with_topic["refused with it"], alone["refused alone"] = with_topic.pop(""), alone.pop("")
     likeliest = max({**alone, **with_topic}, key=lambda slug: with_topic.get(slug, 0.0) + alone.get(slug, 0.0))
     return joined if with_topic.get(likeliest, 0.0) >= alone.get(likeliest, 0.0) else question
 
