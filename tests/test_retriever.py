@@ -131,7 +131,7 @@ def test_the_best_chunk_of_an_entry_speaks_for_it() -> None:
     (result,) = retriever.retrieve("question").results
     assert result.chunk.text == "high"
     assert result.signals == pytest.approx(
-        {"cosine": 0.75, "passage": 0.75, "crowd": 0.5, "bm25": 0.0, "letters": 0.0, "name": 0.0}
+        {"cosine": 0.75, "passage": 0.75, "crowd": 0.5, "bm25": 0.0, "letters": 0.0, "name": 0.0, "named first": 0.0}
     )
     assert result.score == pytest.approx(0.75)
 
@@ -376,8 +376,9 @@ def test_an_inverted_file_finds_what_the_flat_index_finds(
     ]
     for question in questions:
         exact, found = shipped.retrieve(question), retriever.retrieve(question)
-        assert found.results[0].entry == exact.results[0].entry
         assert found.in_scope == exact.in_scope
+        if exact.in_scope:  # of what is far from everything, any entry may be the nearest
+            assert found.results[0].entry == exact.results[0].entry
 
 
 # Odd questions and glossaries

@@ -28,6 +28,7 @@ SHORTEST_CORRECTED, LONG_NAME = 5, 9  # letters
 CANDIDATES = 1_000  # chunks of a large index that are looked at closely
 NEAREST = 3  # chunks of an entry whose mean cosine is its `crowd`
 IN_SCOPE = 0.5  # probability from which a question is answered; the calibration puts its trade-off there
+NAME_ALONE = 0.9  # at least so sure is the verdict on a question that only spells a name
 REMEMBERED = 64  # questions: one is searched, then its passages are, and a follow-up reads those before it again
 
 logging.getLogger("bm25s").setLevel(logging.WARNING)
@@ -163,6 +164,8 @@ class Retriever:
         if content_words(question):
             log_odds = weighted(self._calibration.scope, self.scope_signals(question, scores, order, signals))
             confidence = probability(log_odds)
+            if signals["name"][order[0]] >= 1:  # the question is nothing but the name of an entry
+                confidence = max(confidence, NAME_ALONE)
             reason = self._reason(question, self._index.entries[order[0]], named, confidence)
         else:
             confidence, reason = 0.0, "there is no word in it that could be looked up"
