@@ -5,6 +5,7 @@ The page is bound before any model is loaded; a thread loads them, and questions
 
 from __future__ import annotations
 
+import importlib.util
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -15,11 +16,13 @@ from typing import Any
 import gradio as gr
 from gradio.events import api
 
+from jargon_rag.api import routes
 from jargon_rag.errors import InputError, JargonRAGError
 from jargon_rag.rag import JargonRAG, check_question
 from jargon_rag.records import answer_record, retrieval_record
 from jargon_rag.types import Answer, Message, Retrieval, Sentence, Style
 from jargon_rag.ui.render import dialogue_markdown, escape_markdown, shown, sources_html
+from jargon_rag.waiting import WaitingLine
 
 EXAMPLES = (
     "What is overfitting?",
@@ -77,8 +80,8 @@ class Loader:
         return self._rag
 
 
-def create_page(loader: Loader) -> gr.Blocks:
-    """Return the page; its events ask the loader for the bot."""
+def create_page(loader: Loader, *, line: WaitingLine) -> gr.Blocks:
+    """Return the page; its events ask the loader for the bot, and answer when their turn in the line has come."""
 
     def respond(question: str, history: list[dict[str, Any]], style: str) -> Iterator[tuple[str, str]]:
         try:
@@ -88,26 +91,47 @@ def create_page(loader: Loader) -> gr.Blocks:
             rag = loader.get()
             retrieval: Retrieval | None = None
             sentences: list[Sentence] = []
-            for event in rag.stream(question, history=_messages(history), style=STYLES.get(style, "rick")):
-                match event:
-                    case Retrieval():
-                        retrieval = event
-                    case Sentence():
-                        sentences.append(event)
-                    case Answer():
-                        yield dialogue_markdown(event.sentences, event.code), sources_html(retrieval, event)
-                        return
-                yield dialogue_markdown(sentences) or "_Reading the glossary…_", sources_html(retrieval, None)
+            with line.turn():
+                for event in rag.stream(question, history=_messages(history), style=STYLES.get(style, "rick")):
+                    match event:
+                        case Retrieval():
+                            retrieval = event
+                        case Sentence():
+                            sentences.append(event)
+                        case Answer():
+                            yield dialogue_markdown(event.sentences, event.code), sources_html(retrieval, event)
+                            return
+                    yield dialogue_markdown(sentences) or "_Reading the glossary…_", sources_html(retrieval, None)
         except InputError as error:
             yield escape_markdown(str(error)), sources_html(None, None)
 
     def ask(question: str, history: list[dict[str, Any]] | None = None, style: str = "rick") -> dict[str, Any]:
-        """Answer a question from the glossary; the object is that of `jargon-rag ask --json`."""
-        with _errors_told():
-            return answer_record(loader.get().ask(question, history=_messages(history or []), style=style))  # type: ignore[arg-type]
+        """Answer a question about the jargon of AI and machine learning, or whatever glossary this server has, from its entries.
+
+        Every claim is cited to an entry and was checked against it: `answer` has the text with [n] markers, `citations` the
+        quoted words behind each. `refused` is true when the glossary does not answer; `suggestions` then has the nearest
+        terms.
+
+        Args:
+            question: One question in plain words, at most 2,000 characters.
+            history: Earlier messages, oldest first, as {"role": "user" or "assistant", "content": "text"}, so that a
+                follow-up such as "And when is it off?" is understood.
+            style: "plain" for plain sentences, "rick" for a parody dialogue; the facts are the same.
+        """
+        rag = loader.get()
+        with line.turn(), _errors_told():
+            return answer_record(rag.ask(question, history=_messages(history or []), style=style))  # type: ignore[arg-type]
 
     def search(question: str, top_k: int = 5) -> dict[str, Any]:
-        """Find the entries nearest to a question; the object is that of `jargon-rag search --json`."""
+        """Find the glossary's entries nearest to a question. It is quick: no answer is written.
+
+        `results` has them best first, each with its `term`, its `score` and the `passage` that fits best; `in_scope` tells
+        whether the glossary can answer the question at all.
+
+        Args:
+            question: A question, a term, or a description of a term whose name is not known.
+            top_k: How many entries, 1 to 50.
+        """
         with _errors_told():
             return retrieval_record(loader.get().retrieve(question, top_k=min(int(top_k), 50)))
 
@@ -167,15 +191,20 @@ def launch(
     *,
     host: str = "127.0.0.1",
     port: int = 7860,
+    mcp: bool = False,
     say: Callable[[str], None] = print,
     wait: bool = True,
 ) -> gr.Blocks:
     """Bind the page, then load the models behind it. With `wait`, serve until interrupted.
 
-    Raises InputError when the port is taken.
+    mcp: offer /ask and /search as tools of a Model Context Protocol server too, at /gradio_api/mcp/.
+    Raises InputError when the port is taken, or MCP is not installed.
     """
+    if mcp and importlib.util.find_spec("mcp") is None:
+        raise InputError("MCP is not installed. Install it with: pip install 'jargon-rag[mcp]'")
     check_address(host, port)
-    page = create_page(Loader(load))
+    loader, line = Loader(load), WaitingLine()
+    page = create_page(loader, line=line)
     page.queue(default_concurrency_limit=1, max_size=16, api_open=True)
     page.launch(
         server_name=host,
@@ -190,6 +219,10 @@ def launch(
         ssr_mode=False,
         strict_cors=True,
         max_file_size="1mb",
+        mcp_server=mcp,
+        # given to the FastAPI app that launch makes, so they are there before it listens; mounting the page in an app of
+        # our own (gr.mount_gradio_app) would leave the server, its thread and its closing to us
+        app_kwargs={"routes": routes(loader, line)},
     )
     say(f"jargon-rag is at {page.local_url} (the models load behind it; stop with Ctrl+C)")
     if wait:
