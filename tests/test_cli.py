@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 from jargon_rag import __version__
 from jargon_rag.cli import app
 
-COMMANDS = ["ask", "search", "verify", "serve", "index", "lint", "pull", "doctor"]
+COMMANDS = ["ask", "chat", "search", "verify", "serve", "index", "lint", "pull", "doctor"]
 ANSWER_KEYS = {
     "question",
     "standalone_question",

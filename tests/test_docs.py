@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from gradio_client import Client
 from typer.testing import CliRunner
 
 from jargon_rag.cli import app
 from jargon_rag.rag import JargonRAG
+from jargon_rag.ui.page import launch
+from tests.test_page import free_port
 
 ROOT = Path(__file__).parents[1]
+DOORS = (ROOT / "docs" / "doors.md").read_text("utf-8")
 README = (ROOT / "README.md").read_text("utf-8")
 OWN = re.search(r"```markdown\n(.*?)```", README, re.DOTALL)
 
@@ -52,6 +58,35 @@ def test_the_commands_of_the_readme_run(command: str, tmp_path: Path, monkeypatc
     result = CliRunner().invoke(app, shlex.split(command)[1:])
     assert result.exit_code == 0, result.output
     assert result.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def address(rag: JargonRAG) -> Iterator[str]:
+    port = free_port()
+    has_mcp = importlib.util.find_spec("mcp") is not None
+    page = launch(lambda _: rag, port=port, mcp=has_mcp, say=lambda _: None, wait=False)
+    Client(f"http://127.0.0.1:{port}/", verbose=False).predict("What is an epoch?", api_name="/ask")  # it is loaded
+    yield f"127.0.0.1:{port}"
+    page.close()
+
+
+@pytest.mark.parametrize(("number", "told"), list(enumerate(["\nRick: ", "Dropout", "Temperature / Top-p"])))
+def test_the_programs_of_the_doors_run(number: int, told: str, address: str) -> None:
+    program = re.findall(r"```python\n(.*?)```", DOORS, re.DOTALL)[number].replace("127.0.0.1:7860", address)
+    if "mcp" in program:
+        pytest.importorskip("mcp", reason="the extra mcp is not installed")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert told in done.stdout
+
+
+@pytest.mark.parametrize(("start", "told"), [("printf", "[1] Epoch (corpus/"), ("curl", '"citations"')])
+def test_the_commands_of_the_doors_run(start: str, told: str, address: str) -> None:
+    (command,) = [block for block in re.findall(r"```sh\n(.*?)```", DOORS, re.DOTALL) if block.startswith(start)]
+    command = command.replace("127.0.0.1:7860", address).replace("jargon-rag ", f"{sys.executable} -m jargon_rag ", 1)
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert told in done.stdout
 
 
 def test_the_own_glossary_example_is_answered(tmp_path: Path) -> None:

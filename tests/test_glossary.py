@@ -322,7 +322,7 @@ def test_an_unclosed_fence_keeps_what_stood_before_it(tmp_path: Path) -> None:
 def test_closed_fences_of_any_kind_are_not_reported_open(tmp_path: Path) -> None:
     text = "## T\n\nd\n\n~~~~ Python numbered\na\n~~~~\n\n```\n```\n\n- ```\n  b\n  ```\n\nd\n\n    indented\n"
     entry = read_one(tmp_path, text)
-    assert [(s.language, s.text) for s in entry.snippets] == [("python", "a"), ("", ""), ("", "b"), ("", "indented")]
+    assert [(s.language, s.text) for s in entry.snippets] == [("python", "a"), ("", "b"), ("", "indented")]
     assert read_documents(tmp_path / "terms.md")[0].open_fences == []
 
 
@@ -656,6 +656,12 @@ PIECES = [
     "[a]: /u\n", "Code Examples", "Contents", ",", ";", " ", "/",
 ]  # fmt: skip
 ANYTHING = st.lists(st.sampled_from(PIECES) | st.text(max_size=12), max_size=60).map("".join)
+
+
+def test_an_empty_code_block_is_no_snippet(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("## A\n\nA is a letter.\n\n```python\n\n```\n\n```python\na = 1\n```\n")
+    (entry,) = read_glossary(tmp_path / "a.md")
+    assert [snippet.text for snippet in entry.snippets] == ["a = 1"]
 
 
 @given(ANYTHING)

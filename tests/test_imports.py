@@ -16,11 +16,11 @@ from jargon_rag import errors, types
 SOURCE = Path(jargon_rag.__file__).parent
 HEAVY = ("torch", "transformers", "faiss", "gradio", "sentence_transformers", "bm25s", "numpy", "typer")
 LIGHT = ("types", "errors", "terms")
-EDGES = ("cli", "__main__", "ui")
+EDGES = ("cli", "batch", "__main__", "ui")
 
 # who may import whom within the library: a module imports only from lines above its own
 LAYERS = [
-    ("types", "errors", "terms", "markdown"),
+    ("types", "errors", "terms", "markdown", "waiting"),
     ("calibration", "chunking", "glossary", "paths", "prompt", "voice"),
     ("grounding", "lint", "llama", "models", "reading"),
     ("embedder", "form", "index", "records"),
@@ -28,7 +28,8 @@ LAYERS = [
     ("retriever", "indexing", "answering", "qdrant"),
     ("conversation",),
     ("rag",),
-    ("doctor", "ui"),
+    ("doctor", "api", "batch", "terminal"),
+    ("ui",),
     ("cli",),
     ("__main__",),
 ]

@@ -347,7 +347,9 @@ def test_changed_truncated_and_missing_files_are_noticed(stamped: Path, name: st
     assert not is_intact(stamped)
 
 
-@pytest.mark.parametrize("stamp", ["", "{}", "[]", "no json", '{"a.bin": 3}', '{"a.bin": {}, "b.json": null}'])
+@pytest.mark.parametrize(
+    "stamp", ["", "{}", "[]", "no json", '{"a.bin": 3}', '{"a.bin": {}, "b.json": null}', '{"": {}}']
+)
 def test_checksums_that_say_nothing_are_not_trusted(stamped: Path, stamp: str) -> None:
     (stamped / "checksums.json").write_text(stamp)
     assert not is_intact(stamped)

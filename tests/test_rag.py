@@ -154,7 +154,7 @@ def test_timings_are_numbers_that_fit_together(overfitting: Answer) -> None:
 def test_a_stream_closed_early_frees_the_model_and_the_same_question_gets_the_same_answer(
     rag: JargonRAG, overfitting: Answer
 ) -> None:
-    with closing(rag.stream(ASKED)) as begun:  # type: ignore[type-var]
+    with closing(rag.stream(ASKED)) as begun:
         assert any(isinstance(event, Sentence) and event.speaker == "Rick" for event in begun)
     events = list(rag.stream(ASKED))
     assert isinstance(events[0], Retrieval)
@@ -402,7 +402,7 @@ def test_a_stream_closed_after_any_event_frees_the_model(scripted: BotMaker, eve
     stream = bot.stream(ASKED)
     for _ in range(events):
         next(stream)
-    stream.close()  # type: ignore[attr-defined]
+    stream.close()
     assert not model._turn.locked()
     assert not bot.ask(ASKED).refused
 

@@ -1,4 +1,4 @@
-"""The command line: `jargon-rag ask`, `search`, `verify`, `serve`, `index`, `lint`, `pull`, `doctor`.
+"""The command line: `jargon-rag ask`, `chat`, `search`, `verify`, `serve`, `index`, `lint`, `pull`, `doctor`.
 
 With --json, stdout holds JSON and nothing else; notes and progress go to stderr. Environment variables are read here,
 not in the library.
@@ -6,22 +6,24 @@ not in the library.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from jargon_rag import __version__
+from jargon_rag.batch import check_one_of, print_json, run_batch, text_of
 from jargon_rag.errors import InputError, JargonRAGError
+from jargon_rag.terminal import chat as chat_in_terminal
+from jargon_rag.terminal import results_table, without_escapes
+from jargon_rag.types import Style
 
 if TYPE_CHECKING:
     from jargon_rag.rag import JargonRAG
@@ -51,13 +53,6 @@ def main(
     """Ask a glossary of AI jargon in your own words. Every claim of the answer is cited and checked before it is shown."""
     for stream in (sys.stdout, sys.stderr):  # a terminal may know less than Unicode
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-
-
-class StyleChoice(StrEnum):
-    """How an answer is worded."""
-
-    rick = "rick"
-    plain = "plain"
 
 
 class EngineChoice(StrEnum):
@@ -107,6 +102,7 @@ EmbedderName = Annotated[
     ),
 ]
 Adapter = Annotated[str | None, typer.Option(help="A LoRA adapter's folder, or 'none' for the bare model.")]
+StyleName = Annotated[Style, typer.Option(help="A Rick & Morty dialogue, or plain sentences.")]
 Batch = Annotated[
     str | None, typer.Option(help="A file of JSON Lines, '-' for stdin: one object a line in, one out, in order.")
 ]
@@ -122,7 +118,7 @@ def ask(
     question: Annotated[str | None, typer.Argument(help="What you want to know, in your own words.")] = None,
     batch: Batch = None,
     as_json: Json = False,
-    style: Annotated[StyleChoice, typer.Option(help="A Rick & Morty dialogue, or plain sentences.")] = StyleChoice.rick,
+    style: StyleName = "rick",
     corpus: Corpus = None,
     index: IndexDir = None,
     index_url: IndexUrl = None,
@@ -139,18 +135,40 @@ def ask(
     """
     from jargon_rag.records import answer_record
 
-    _one_of(question, batch, "QUESTION")
+    check_one_of(question, batch, "QUESTION")
     with _errors_told():
         written_by = _remote(engine, base_url, model, adapter)
         rag = _open(corpus, index, index_url, written_by or model, embedder, adapter, cache_dir)
         if batch is not None:
-            _run_batch(
+            run_batch(
                 batch,
-                lambda row: answer_record(rag.ask(_question(row), history=row.get("history", []), style=style.value)),
+                lambda row: answer_record(
+                    rag.ask(text_of(row, "question")[0], history=row.get("history", []), style=style)
+                ),
             )
         else:
-            answer = rag.ask(question or "", style=style.value)
-            _print_json(answer_record(answer)) if as_json else print(_without_escapes(str(answer)))
+            answer = rag.ask(question or "", style=style)
+            print_json(answer_record(answer)) if as_json else print(without_escapes(str(answer)))
+
+
+@app.command()
+def chat(
+    style: StyleName = "rick",
+    corpus: Corpus = None,
+    index: IndexDir = None,
+    index_url: IndexUrl = None,
+    engine: Engine = EngineChoice.local,
+    base_url: BaseUrl = None,
+    model: Model = None,
+    embedder: EmbedderName = None,
+    adapter: Adapter = None,
+    cache_dir: CacheDir = None,
+) -> None:
+    """Talk in the terminal: answers sentence by sentence, follow-ups understood; /help lists what else."""
+    with _errors_told():
+        written_by = _remote(engine, base_url, model, adapter)
+        rag = _open(corpus, index, index_url, written_by or model, embedder, adapter, cache_dir)
+        chat_in_terminal(rag, style=style)
 
 
 @app.command()
@@ -173,31 +191,22 @@ def search(
     """
     from jargon_rag.records import retrieval_record
 
-    _one_of(question, batch, "QUESTION")
+    check_one_of(question, batch, "QUESTION")
     with _errors_told():
         rag = _open(corpus, index, index_url, model, embedder, adapter, cache_dir, generate=False)
         if batch is not None:
-            _run_batch(
+            run_batch(
                 batch,
-                lambda row: retrieval_record(rag.retrieve(_question(row), history=row.get("history", []), top_k=top_k)),
+                lambda row: retrieval_record(
+                    rag.retrieve(text_of(row, "question")[0], history=row.get("history", []), top_k=top_k)
+                ),
             )
             return
         retrieval = rag.retrieve(question or "", top_k=top_k)
         if as_json:
-            _print_json(retrieval_record(retrieval))
+            print_json(retrieval_record(retrieval))
             return
-        table = Table(
-            "",
-            "score",
-            "term",
-            "passage",
-            title=f"{'in' if retrieval.in_scope else 'out of'} scope: {escape(retrieval.reason)}",
-        )
-        for result in retrieval.results:
-            table.add_row(
-                str(result.rank), f"{result.score:.3f}", escape(result.entry.term), escape(result.chunk.passage)
-            )
-        Console().print(table)
+        Console().print(results_table(retrieval))
 
 
 @app.command()
@@ -220,20 +229,18 @@ def verify(
         raise typer.BadParameter("give CLAIM and EVIDENCE, or --batch FILE, not both")
 
     def run(row: dict[str, Any]) -> dict[str, Any]:
-        claimed, shown = row.get("claim"), row.get("evidence")
-        if not isinstance(claimed, str) or not isinstance(shown, str):
-            raise InputError('A line needs "claim" and "evidence", both text.')
+        claimed, shown = text_of(row, "claim", "evidence")
         return verdict_record(claimed, shown, check_support(claimed, shown))
 
     with _errors_told():
         if batch is not None:
-            _run_batch(batch, run)
+            run_batch(batch, run)
             return
         record = run({"claim": claim, "evidence": evidence})
         if as_json:
-            _print_json(record)
+            print_json(record)
         else:
-            print(_without_escapes(f"{'supported' if record['supported'] else 'not supported'}: {record['reason']}"))
+            print(without_escapes(f"{'supported' if record['supported'] else 'not supported'}: {record['reason']}"))
 
 
 @app.command()
@@ -245,6 +252,10 @@ def serve(
     feedback: Annotated[
         Path | None, typer.Option(help="Append readers' thumbs to this file (JSON Lines). Default: no thumbs.")
     ] = None,
+    mcp: Annotated[
+        bool,
+        typer.Option("--mcp", help="Offer ask and search as MCP tools too. Needs: pip install 'jargon-rag\\[mcp]'"),
+    ] = False,
     corpus: Corpus = None,
     index: IndexDir = None,
     index_url: IndexUrl = None,
@@ -270,6 +281,7 @@ def serve(
             port=port,
             feedback=feedback,
             at_once=1 if written_by is None else AT_ONCE,
+            mcp=mcp,
             say=_say,
         )
 
@@ -291,10 +303,8 @@ def make_index(
     _prepare_environment(None, embedder)
     with _errors_told():
         from jargon_rag.embedder import SentenceTransformerEmbedder
-        from jargon_rag.errors import IndexFileError
         from jargon_rag.glossary import read_glossary
-        from jargon_rag.index import load_index, save_index
-        from jargon_rag.indexing import gaps, index_corpus, open_index
+        from jargon_rag.indexing import open_index, write_index
         from jargon_rag.paths import default_cache_dir, shipped_folder
         from jargon_rag.qdrant import save_shared
 
@@ -310,15 +320,7 @@ def make_index(
         elif out is None and corpus is not None:
             built = open_index(corpus=source, index=None, embedder=loaded, cache_dir=cache, say=_say, progress=True)
         else:
-            folder = out or shipped_folder("index")
-            try:
-                previous = load_index(folder)
-            except IndexFileError:
-                previous = None
-            built = index_corpus(source, loaded, previous=previous, progress=True)
-            save_index(built, folder)
-            for gap in gaps(built):
-                _say(gap)
+            built = write_index(source, loaded, out or shipped_folder("index"), say=_say)
         where = (
             index_url or out or ("the cache; use it with --corpus" if corpus is not None else shipped_folder("index"))
         )
@@ -340,11 +342,11 @@ def lint(
     with _errors_told():
         entries, findings = lint_glossary(path)
         if as_json:
-            _print_json(findings_record(str(path), entries, findings))
+            print_json(findings_record(str(path), entries, findings))
             return
         for finding in findings:
             print(
-                _without_escapes(
+                without_escapes(
                     f"{finding.path}:{finding.line}: {finding.rule}: {finding.term + ': ' if finding.term else ''}{finding.message}"
                 )
             )
@@ -453,7 +455,7 @@ def _errors_told() -> Iterator[None]:
     try:
         yield
     except JargonRAGError as error:
-        _stderr.print(f"[red]Error:[/] {escape(_without_escapes(str(error)))}", soft_wrap=True, highlight=False)
+        _stderr.print(f"[red]Error:[/] {escape(without_escapes(str(error)))}", soft_wrap=True, highlight=False)
         raise typer.Exit(1) from error
     except KeyboardInterrupt as error:
         _stderr.print("Stopped.")
@@ -465,56 +467,3 @@ def _errors_told() -> Iterator[None]:
 
 def _say(note: str) -> None:
     _stderr.print(escape(note), soft_wrap=True, highlight=False)
-
-
-def _one_of(argument: str | None, batch: str | None, name: str) -> None:
-    if (argument is None) == (batch is None):
-        raise typer.BadParameter(f"give {name} or --batch FILE" + (", not both" if batch is not None else ""))
-    if batch not in (None, "-") and not Path(str(batch)).exists():  # told before any model is loaded
-        raise typer.BadParameter(f"no such file: {batch}")
-
-
-def _question(row: dict[str, Any]) -> str:
-    if not isinstance(row.get("question"), str):
-        raise InputError('A line needs "question", a text.')
-    return str(row["question"])
-
-
-def _run_batch(batch: str, run: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    """Print one JSON object for each line of a file; a line that cannot be used yields {"error": ...} in its place."""
-    from tqdm import tqdm
-
-    from jargon_rag.records import read_lines, read_row
-
-    with _batch_file(batch) as stream:
-        for line in tqdm(read_lines(stream), desc="questions", unit="", file=sys.stderr, disable=None):
-            try:
-                record = run(read_row(line))
-            except JargonRAGError as error:
-                record = {"error": str(error)}
-            _print_json(record)
-
-
-@contextmanager
-def _batch_file(batch: str) -> Iterator[BinaryIO]:
-    if batch == "-":
-        yield sys.stdin.buffer
-        return
-    try:
-        stream = Path(batch).open("rb")  # noqa: SIM115 (closed below; only opening may fail as bad usage)
-        stream.peek(1)
-    except OSError as error:
-        raise typer.BadParameter(f"cannot read {batch}: {error.strerror}") from error
-    with stream:
-        yield stream
-
-
-def _print_json(record: dict[str, Any]) -> None:
-    text = json.dumps(record, ensure_ascii=False)
-    sys.stdout.buffer.write(text.encode("utf-8", errors="backslashreplace") + b"\n")
-    sys.stdout.buffer.flush()
-
-
-def _without_escapes(text: str) -> str:
-    """Return text that cannot steer a terminal, whatever a file name or a glossary holds."""
-    return "".join(char for char in text if char in "\n\t" or char.isprintable() or char == "\u00a0")

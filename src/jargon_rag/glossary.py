@@ -243,7 +243,9 @@ def _add(section: Section, block: Block, label: str, document: Document) -> str:
             section.open_details.pop()
         return ""
     if block.kind == "code":
-        section.snippets.append(Snippet(block.info, "\n".join(block.lines), block.line, block.end_line))
+        code = "\n".join(block.lines)
+        if code.strip():  # an empty block says nothing
+            section.snippets.append(Snippet(block.info, code, block.line, block.end_line))
         if not block.closed:
             document.open_fences.append(block.line)
         return label

@@ -63,6 +63,19 @@ def open_index(
     return built
 
 
+def write_index(corpus: Path, embedder: Embedder, folder: Path, *, say: Callable[[str], None]) -> Index:
+    """Index a glossary into a folder, with a progress bar; what did not change since the index there is not embedded again."""
+    try:
+        previous = load_index(folder)
+    except IndexFileError:
+        previous = None
+    built = index_corpus(corpus, embedder, previous=previous, progress=True)
+    save_index(built, folder)
+    for gap in gaps(built):
+        say(gap)
+    return built
+
+
 def index_corpus(corpus: Path, embedder: Embedder, *, previous: Index | None = None, progress: bool = False) -> Index:
     """Read a glossary and return its index; what did not change since `previous` is not embedded again."""
     digest = corpus_hash(corpus)

@@ -204,12 +204,12 @@ def is_intact(folder: Path) -> bool:
         stamp = read_json_object((folder / _STAMP).read_bytes())
         seen = {name: _file_stamp(folder / name) for name in stamp}
         recorded = {name: dict(record) for name, record in stamp.items() if isinstance(record, dict)}
+        if len(recorded) != len(stamp) or not recorded:
+            return False
+        touched = [name for name in seen if {**recorded[name], "sha256": ""} != {**seen[name], "sha256": ""}]
+        return all(sha256(folder / name) == recorded[name].get("sha256") for name in touched)
     except (OSError, ValueError):
         return False
-    if len(recorded) != len(stamp) or not recorded:
-        return False
-    touched = [name for name in seen if {**recorded[name], "sha256": ""} != {**seen[name], "sha256": ""}]
-    return all(sha256(folder / name) == recorded[name].get("sha256") for name in touched)
 
 
 def _file_stamp(file: Path) -> dict[str, object]:

@@ -158,12 +158,11 @@ class JargonRAG:
         Raises InputError for a question that is empty or too long, or a malformed history; EngineError when a language
             model's server gives no text at all.
         """
-        for event in self.stream(question, history=history, style=style):
-            if isinstance(event, Answer):
-                return event
-        raise AssertionError("a stream ends with its answer")
+        return _last(self.stream(question, history=history, style=style))
 
-    def stream(self, question: str, *, history: Sequence[Message] = (), style: Style | None = None) -> Iterator[Event]:
+    def stream(
+        self, question: str, *, history: Sequence[Message] = (), style: Style | None = None
+    ) -> Generator[Event, None, None]:
         """Yield the retrieval, then each sentence as it passes its check, then the whole Answer. Closing it stops the model."""
         style = _check_style(style or self.style)
         started = time.perf_counter()
@@ -344,19 +343,35 @@ class JargonRAG:
 
 
 class Chat:
-    """A conversation: each question may lean on the ones before."""
+    """A conversation: each question may lean on the ones before. `style` may be changed between questions."""
 
     def __init__(self, rag: JargonRAG, *, style: Style) -> None:
         """Start with an empty history."""
         self._rag = rag
-        self._style: Style = style
+        self.style: Style = style
         self.history: list[Message] = []
 
     def ask(self, question: str) -> Answer:
         """Return a checked answer and remember both it and the question."""
-        answer = self._rag.ask(question, history=self.history, style=self._style)
-        self.history += [{"role": "user", "content": answer.question}, {"role": "assistant", "content": answer.text}]
-        return answer
+        return _last(self.stream(question))
+
+    def stream(self, question: str) -> Generator[Event, None, None]:
+        """Yield what JargonRAG.stream yields, and remember question and answer; one that is closed before is forgotten."""
+        with closing(self._rag.stream(question, history=self.history, style=self.style)) as events:
+            for event in events:
+                if isinstance(event, Answer):
+                    self.history += [
+                        {"role": "user", "content": event.question},
+                        {"role": "assistant", "content": event.text},
+                    ]
+                yield event
+
+
+def _last(events: Iterator[Event]) -> Answer:
+    for event in events:
+        if isinstance(event, Answer):
+            return event
+    raise AssertionError("a stream ends with its answer")
 
 
 def _facts(sources: Sequence[Entry], evidence: Sequence[tuple[int, Chunk]]) -> list[tuple[int, str, str]]:

@@ -193,20 +193,8 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """The dialogue with its [n] markers; what one speaker says in a row stands on one line."""
-        lines: list[str] = []
-        speaker: str | None = ""
-        for sentence in self.sentences:
-            if sentence.speaker == speaker:
-                lines[-1] += f" {format_sentence(sentence)}"
-            else:
-                lines.append(
-                    f"{sentence.speaker}: {format_sentence(sentence)}"
-                    if sentence.speaker
-                    else format_sentence(sentence)
-                )
-            speaker = sentence.speaker
-        return "\n".join(lines)
+        """The dialogue with its [n] markers."""
+        return format_dialogue(self.sentences)
 
     def __str__(self) -> str:
         """Return the dialogue, then code, then the numbered sources."""
@@ -216,6 +204,21 @@ class Answer:
         if seen:
             parts.append("\n".join(f"[{n}] {seen[n].entry.term} ({seen[n].source})" for n in sorted(seen)))
         return "\n\n".join(parts)
+
+
+def format_dialogue(sentences: Sequence[Sentence]) -> str:
+    """Return sentences with their markers; what one speaker says in a row stands on one line."""
+    lines: list[str] = []
+    speaker: str | None = ""
+    for sentence in sentences:
+        if sentence.speaker == speaker:
+            lines[-1] += f" {format_sentence(sentence)}"
+        else:
+            lines.append(
+                f"{sentence.speaker}: {format_sentence(sentence)}" if sentence.speaker else format_sentence(sentence)
+            )
+        speaker = sentence.speaker
+    return "\n".join(lines)
 
 
 def format_sentence(sentence: Sentence) -> str:

@@ -5,6 +5,7 @@ The page is bound before any model is loaded; a thread loads them, and questions
 
 from __future__ import annotations
 
+import importlib.util
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ import plotly.graph_objects as go
 from gradio.events import api
 
 from jargon_rag.answering import restyled
+from jargon_rag.api import routes
 from jargon_rag.errors import InputError, JargonRAGError
 from jargon_rag.rag import JargonRAG, check_question
 from jargon_rag.records import answer_record, retrieval_record
@@ -25,6 +27,7 @@ from jargon_rag.ui.glossary_map import figure, project
 from jargon_rag.ui.loader import Loader
 from jargon_rag.ui.render import escape_markdown, footnoted, message, shown, whole_entry, why
 from jargon_rag.ui.theme import stylesheet, theme
+from jargon_rag.waiting import WaitingLine
 
 EXAMPLES = (
     "What is overfitting?",
@@ -45,8 +48,8 @@ FOCUS = "() => { if (document.activeElement === document.body) document.querySel
 History = list[dict[str, Any]]
 
 
-def create_page(loader: Loader, *, feedback: Path | None = None, at_once: int = 1) -> gr.Blocks:
-    """Return the page; its events ask the loader for the bot, which writes `at_once` answers side by side.
+def create_page(loader: Loader, *, line: WaitingLine, feedback: Path | None = None, at_once: int = 1) -> gr.Blocks:
+    """Return the page; its events ask the loader for the bot when their turn in the line has come, `at_once` side by side.
 
     Thumbs go into the file `feedback`, if there is one.
     """
@@ -110,17 +113,18 @@ def create_page(loader: Loader, *, feedback: Path | None = None, at_once: int = 
             retrieval: Retrieval | None = None
             prompt: list[Message] = []
             sentences: list[Sentence] = []
-            for event in rag.stream(question, history=_messages(earlier), style=named):
-                match event:
-                    case Retrieval():
-                        retrieval, prompt = event, rag.prompt(event, style=named)
-                        yield showing("_Reading the glossary…_"), why(event, None, prompt), None
-                    case Sentence():
-                        sentences.append(event)
-                        yield showing(message(sentences, key=key)), why(retrieval, None, prompt), None
-                    case Answer():
-                        text = message(event.sentences, key=key, answer=event)
-                        yield showing(text, event.suggestions), why(retrieval, event, prompt), event
+            with line.turn():
+                for event in rag.stream(question, history=_messages(earlier), style=named):
+                    match event:
+                        case Retrieval():
+                            retrieval, prompt = event, rag.prompt(event, style=named)
+                            yield showing("_Reading the glossary…_"), why(event, None, prompt), None
+                        case Sentence():
+                            sentences.append(event)
+                            yield showing(message(sentences, key=key)), why(retrieval, None, prompt), None
+                        case Answer():
+                            text = message(event.sentences, key=key, answer=event)
+                            yield showing(text, event.suggestions), why(retrieval, event, prompt), event
         except JargonRAGError as error:
             yield showing(escape_markdown(str(error))), why(None, None, ()), None
 
@@ -162,12 +166,32 @@ def create_page(loader: Loader, *, feedback: Path | None = None, at_once: int = 
         return whole_entry(entry, {other.slug: other.term for other in rag.entries}), gr.Button(visible=True)
 
     def ask(question: str, history: History | None = None, style: str = "rick") -> dict[str, Any]:
-        """Answer a question from the glossary; the object is that of `jargon-rag ask --json`."""
-        with _errors_told():
-            return answer_record(loader.get().ask(question, history=_messages(history or []), style=style))  # type: ignore[arg-type]
+        """Answer a question about the jargon of AI and machine learning, or whatever glossary this server has, from its entries.
+
+        Every claim is cited to an entry and was checked against it: `answer` has the text with [n] markers, `citations` the
+        quoted words behind each. `refused` is true when the glossary does not answer; `suggestions` then has the nearest
+        terms.
+
+        Args:
+            question: One question in plain words, at most 2,000 characters.
+            history: Earlier messages, oldest first, as {"role": "user" or "assistant", "content": "text"}, so that a
+                follow-up such as "And when is it off?" is understood.
+            style: "plain" for plain sentences, "rick" for a parody dialogue; the facts are the same.
+        """
+        rag = loader.get()
+        with line.turn(), _errors_told():
+            return answer_record(rag.ask(question, history=_messages(history or []), style=style))  # type: ignore[arg-type]
 
     def search(question: str, top_k: int = 5) -> dict[str, Any]:
-        """Find the entries nearest to a question; the object is that of `jargon-rag search --json`."""
+        """Find the glossary's entries nearest to a question. It is quick: no answer is written.
+
+        `results` has them best first, each with its `term`, its `score` and the `passage` that fits best; `in_scope` tells
+        whether the glossary can answer the question at all.
+
+        Args:
+            question: A question, a term, or a description of a term whose name is not known.
+            top_k: How many entries, 1 to 50.
+        """
         with _errors_told():
             return retrieval_record(loader.get().retrieve(question, top_k=min(int(top_k), 50)))
 
@@ -284,6 +308,7 @@ def launch(
     port: int = 7860,
     feedback: Path | None = None,
     at_once: int = 1,
+    mcp: bool = False,
     say: Callable[[str], None] = print,
     wait: bool = True,
 ) -> gr.Blocks:
@@ -291,12 +316,16 @@ def launch(
 
     at_once: answers that are written side by side; a model in this process writes one at a time.
     feedback: a file that readers' thumbs are appended to; without one there are no thumbs.
-    Raises InputError when the port is taken, or the file cannot be written.
+    mcp: offer /ask and /search as tools of a Model Context Protocol server too, at /gradio_api/mcp/.
+    Raises InputError when the port is taken, the file cannot be written, or MCP is not installed.
     """
+    if mcp and importlib.util.find_spec("mcp") is None:
+        raise InputError("MCP is not installed. Install it with: pip install 'jargon-rag[mcp]'")
     check_address(host, port)
     if feedback is not None:
         check_feedback_file(feedback)
-    page = create_page(Loader(load), feedback=feedback, at_once=at_once)
+    loader, line = Loader(load), WaitingLine(at_once)
+    page = create_page(loader, line=line, feedback=feedback, at_once=at_once)
     page.queue(default_concurrency_limit=1, max_size=16, api_open=True)
     page.launch(
         server_name=host,
@@ -312,6 +341,10 @@ def launch(
         ssr_mode=False,
         strict_cors=True,
         max_file_size="1mb",
+        mcp_server=mcp,
+        # given to the FastAPI app that launch makes, so they are there before it listens; mounting the page in an app of
+        # our own (gr.mount_gradio_app) would leave the server, its thread and its closing to us
+        app_kwargs={"routes": routes(loader, line)},
     )
     say(f"jargon-rag is at {page.local_url} (the models load behind it; stop with Ctrl+C)")
     if wait:

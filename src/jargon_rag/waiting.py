@@ -1,0 +1,55 @@
+"""The line in front of a model that answers so many at a time; threads and coroutines stand in it together."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+
+
+class WaitingLine:
+    """First come, first answered. A place is a future that is done when its turn has come."""
+
+    def __init__(self, at_once: int = 1) -> None:
+        """Start with nobody in it; the first `at_once` are answered side by side."""
+        self._at_once = at_once
+        self._places: deque[Future[None]] = deque()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        """Return how many are in it, the one who is being answered included."""
+        return len(self._places)
+
+    def join(self) -> Future[None]:
+        """Take the last place. Whoever joins must leave, answered or not."""
+        place: Future[None] = Future()
+        with self._lock:
+            self._places.append(place)
+            if len(self._places) <= self._at_once:
+                _call(place)
+        return place
+
+    def leave(self, place: Future[None]) -> None:
+        """Give up a place; if its turn had come, it is the next one's."""
+        with self._lock:
+            position = self._places.index(place)
+            self._places.remove(place)
+            if position < self._at_once <= len(self._places):
+                _call(self._places[self._at_once - 1])
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Wait for one's turn, and hold it."""
+        place = self.join()
+        try:
+            place.result()
+            yield
+        finally:
+            self.leave(place)
+
+
+def _call(place: Future[None]) -> None:
+    if place.set_running_or_notify_cancel():  # False: its coroutine was cancelled, and is about to leave
+        place.set_result(None)
