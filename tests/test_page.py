@@ -252,6 +252,7 @@ def test_stop_leaves_what_was_shown_and_the_next_question_is_answered(browser_pa
     opened(browser_page, url)
     send(browser_page, "What is overfitting?")
     browser_page.locator("#question .stop-button").click(timeout=ANSWER_MS)
+    expect(browser_page.locator("#chat .bot.message").last).to_contain_text("Stopped.", timeout=ANSWER_MS)
     send(browser_page, "What is an epoch?")
     expect(last_answer(browser_page).locator("details.source").first).to_contain_text("Epoch")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -33,6 +34,7 @@ class Draft:
     style: Style
     started: float
     retrieve_ms: float
+    stop: threading.Event | None = None  # set by whoever does not want the rest any more
     sentences: list[Sentence] = field(default_factory=list)
     claims: list[Sentence] = field(default_factory=list)
     citations: list[Citation] = field(default_factory=list)
@@ -45,6 +47,11 @@ class Draft:
     prompt_tokens: int = 0
     answer_tokens: int = 0
     broken_off: bool = False  # the language model's server failed while it wrote
+
+    @property
+    def stopped(self) -> bool:
+        """Tell whether nobody wants the rest."""
+        return self.stop is not None and self.stop.is_set()
 
     def add(self, sentence: Sentence) -> Sentence:
         """Keep a sentence and return it; what looks like a marker in a glossary's own words, '[7]', becomes '(7)'."""
@@ -91,7 +98,7 @@ class Draft:
                 self.prompt_tokens, self.answer_tokens = piece.prompt_tokens, piece.answer_tokens
                 yield piece.text
                 idle = piece.answer_tokens >= MAX_IDLE_TOKENS and not self.claims
-                if idle or time.perf_counter() - begun > MAX_SECONDS:
+                if idle or self.stopped or time.perf_counter() - begun > MAX_SECONDS:
                     return
                 waiting = time.perf_counter()
 

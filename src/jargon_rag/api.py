@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 import uuid
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine, Generator
 from contextlib import aclosing, closing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from starlette.concurrency import run_in_threadpool
+import anyio
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
@@ -32,7 +33,7 @@ MODELS: dict[str, Style] = {"jargon-rag": "rick", "jargon-rag-plain": "plain"}
 MAX_BODY_BYTES = 1_000_000
 MAX_WAITING = 16  # in the line; a client that would stand behind them is told to come back
 RETRY_SECONDS = 5  # about one answer on a busy machine
-HANG_UP_SECONDS = 0.25  # how often a waiting client is looked after
+HANG_UP_SECONDS = 0.05  # how often a waiting client is looked after
 
 
 class Loading(Protocol):
@@ -173,22 +174,34 @@ def _ready(loader: Loading) -> JargonRAG:
 async def _events(rag: JargonRAG, line: WaitingLine, asked: _Asked) -> AsyncGenerator[int | Event, None]:
     """Yield the place in the line as a number, then, when its turn has come, the events of the answer.
 
-    Closing it leaves the line and stops the model, at the end of the sentence that is being written.
+    Closing or cancelling it leaves the line and stops the model at its next token.
     """
     if len(line) > MAX_WAITING:
         raise _RequestError(
             503, f"Busy: {len(line)} are asking, and you would be number {len(line) + 1}.", code="busy", retry=True
         )
-    place = line.join()
+    place, stop = line.join(), threading.Event()
     try:
         yield len(line)
         await asyncio.wrap_future(place)
-        with closing(rag.stream(asked.question, history=asked.history, style=MODELS[asked.model])) as events:
-            # a cancelled coroutine still waits for its thread, so that a generator at work is never closed
-            while (event := await run_in_threadpool(next, events, None)) is not None:
+        style = MODELS[asked.model]
+        with closing(rag.stream(asked.question, history=asked.history, style=style, stop=stop)) as events:
+            while (event := await _next(events, stop)) is not None:
                 yield event
     finally:
         line.leave(place)
+
+
+async def _next(events: Generator[Event, None, None], stop: threading.Event) -> Event | None:
+    """Return the next event, None after the last one; when cancelled, stop the model and wait for it to let go."""
+    work = asyncio.ensure_future(asyncio.to_thread(next, events, None))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        stop.set()
+        with anyio.CancelScope(shield=True):  # a generator at work cannot be closed
+            await asyncio.wait({work})
+        raise
 
 
 async def _last(events: AsyncGenerator[int | Event, None]) -> Answer:

@@ -161,13 +161,24 @@ class JargonRAG:
         return _last(self.stream(question, history=history, style=style))
 
     def stream(
-        self, question: str, *, history: Sequence[Message] = (), style: Style | None = None
+        self,
+        question: str,
+        *,
+        history: Sequence[Message] = (),
+        style: Style | None = None,
+        stop: threading.Event | None = None,
     ) -> Generator[Event, None, None]:
-        """Yield the retrieval, then each sentence as it passes its check, then the whole Answer. Closing it stops the model."""
+        """Yield the retrieval, then each sentence as it passes its check, then the whole Answer.
+
+        Closing it stops the model. So does setting `stop`, from another thread and within a token: nothing more is
+        yielded then, no Answer either.
+        """
         style = _check_style(style or self.style)
+        if stop is not None and stop.is_set():
+            return
         started = time.perf_counter()
         retrieval = self.retrieve(question, history=history, top_k=2 * MAX_SOURCES)
-        draft = Draft(retrieval, style, started=started, retrieve_ms=ms_since(started))
+        draft = Draft(retrieval, style, started=started, retrieve_ms=ms_since(started), stop=stop)
         yield retrieval
         nearest = [result.entry.term for result in retrieval.results[:MAX_SOURCES]]
         if not retrieval.in_scope:
@@ -178,6 +189,8 @@ class JargonRAG:
         asks_code = bool(_ASKS_FOR_CODE.search(retrieval.question))
         code = [(n, entry) for n, entry in enumerate(sources, start=1) if entry.snippets][:1] if asks_code else []
         answered = yield from self._write(draft, sources, evidence)
+        if draft.stopped:
+            return
         if not (answered or code):
             yield from draft.refuse(silence(retrieval.question, nearest, style=style))
             yield draft.answer(refused=True, suggestions=nearest)
@@ -270,6 +283,8 @@ class JargonRAG:
         failures = asides = 0
         with closing(draft.time(self._stream(draft, sources, evidence, opening))) as written:
             for raw in read_sentences(written):
+                if draft.stopped:
+                    break
                 if raw.text.rstrip(".") == NONE and not draft.sentences:
                     return False
                 if opening and raw.speaker == "Morty" and not draft.claims:
@@ -304,7 +319,8 @@ class JargonRAG:
                     yield draft.claim(*claim, sources=sources)
                 if failures >= MAX_FAILURES:
                     break
-        yield from self._own_words(draft, sources, evidence)
+        if not draft.stopped:
+            yield from self._own_words(draft, sources, evidence)
         return True
 
     def _own_words(self, draft: Draft, sources: list[Entry], evidence: list[tuple[int, Chunk]]) -> Iterator[Sentence]:

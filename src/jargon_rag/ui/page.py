@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import socket
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,6 +54,7 @@ def create_page(loader: Loader, *, line: WaitingLine, feedback: Path | None = No
 
     Thumbs go into the file `feedback`, if there is one.
     """
+    stops: dict[str | None, threading.Event] = {}  # of those who wait for an answer, by their session
 
     def add(question: str, history: History) -> tuple[str, History]:
         return "", asking(history, question)
@@ -82,8 +84,14 @@ def create_page(loader: Loader, *, line: WaitingLine, feedback: Path | None = No
         question = str(request.query_params.get("q", "")).strip()
         return asking([], question) if question else []
 
-    def busy() -> gr.Textbox:
+    def busy(request: gr.Request) -> gr.Textbox:
+        stops[request.session_hash] = threading.Event()
         return gr.Textbox(interactive=False, submit_btn=False, stop_btn=True)
+
+    def stop(request: gr.Request) -> None:
+        """Have the answer that this reader waits for end where it is, waiting in the line or being written."""
+        if event := stops.get(request.session_hash):
+            event.set()
 
     def free() -> gr.Textbox:
         return gr.Textbox(interactive=True, submit_btn=True, stop_btn=False)
@@ -93,7 +101,7 @@ def create_page(loader: Loader, *, line: WaitingLine, feedback: Path | None = No
         asked, markdown = (answer.question, footnoted(answer)) if answer is not None else ("", "")
         return free(), markdown, asked, gr.Button(interactive=there), gr.Button(interactive=there)
 
-    def reply(history: History, style: str) -> Iterator[tuple[History, str, Answer | None]]:
+    def reply(history: History, style: str, request: gr.Request) -> Iterator[tuple[History, str, Answer | None]]:
         """Answer the last question of the history, sentence by sentence."""
         if not history or history[-1]["role"] != "user":
             return
@@ -113,8 +121,9 @@ def create_page(loader: Loader, *, line: WaitingLine, feedback: Path | None = No
             retrieval: Retrieval | None = None
             prompt: list[Message] = []
             sentences: list[Sentence] = []
+            stopped = stops.setdefault(request.session_hash, threading.Event())
             with line.turn():
-                for event in rag.stream(question, history=_messages(earlier), style=named):
+                for event in rag.stream(question, history=_messages(earlier), style=named, stop=stopped):
                     match event:
                         case Retrieval():
                             retrieval, prompt = event, rag.prompt(event, style=named)
@@ -125,8 +134,16 @@ def create_page(loader: Loader, *, line: WaitingLine, feedback: Path | None = No
                         case Answer():
                             text = message(event.sentences, key=key, answer=event)
                             yield showing(text, event.suggestions), why(retrieval, event, prompt), event
+            if stopped.is_set():
+                yield (
+                    showing("\n\n".join([message(sentences, key=key), "_Stopped._"])),
+                    why(retrieval, None, prompt),
+                    None,
+                )
         except JargonRAGError as error:
             yield showing(escape_markdown(str(error))), why(None, None, ()), None
+        finally:
+            stops.pop(request.session_hash, None)
 
     def restyle(history: History, style: str, answer: Answer | None) -> tuple[History, Answer | None]:
         """Say the last answer again in the other style: the same facts, so the model is not asked."""
@@ -275,7 +292,9 @@ def create_page(loader: Loader, *, line: WaitingLine, feedback: Path | None = No
                 api_visibility="private", show_progress="minimal",
             )  # fmt: skip
             answering.then(settle, answer, afterwards, **instant).then(None, js=FOCUS, **instant)
-            box.stop(free, outputs=box, cancels=[answering], **instant)
+        # not Gradio's own `cancels`: it may hit the next question's answer, which has the same event
+        box.stop(stop, **instant)
+        page.unload(stop)
         chatbot.undo(undo, chatbot, [box, chatbot], **instant)
         chatbot.clear(lambda: (None, why(None, None, ())), outputs=[answer, reasons], **instant)
         style.change(restyle, [chatbot, style, answer], [chatbot, answer], **instant).then(
