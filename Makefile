@@ -1,6 +1,6 @@
 # Everything this project does, as commands. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format lint types index toc eval eval-retrieval eval-answers bench-retrieval train train-embedder calibrate picture wheel clean
+.PHONY: help setup run test check format lint types index toc eval eval-retrieval eval-answers bench-retrieval train train-embedder calibrate picture space wheel clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -66,6 +66,9 @@ calibrate: setup ## Fit src/jargon_rag/calibration.json (minutes)
 
 picture: setup chromium ## Take the README's picture of the chat
 	$(BIN)/python scripts/screenshot.py
+
+space: setup ## Stage the Hugging Face Space in dist/space and rehearse it: install, start, ask (minutes)
+	nice $(BIN)/python scripts/space.py $(if $(SPACE_PYTHON),--python $(SPACE_PYTHON))
 
 wheel: setup ## Build the wheel into dist/
 	$(BIN)/python -m build --wheel --no-isolation
