@@ -199,6 +199,10 @@ def serve(
         str, typer.Option(envvar="JARGON_RAG_HOST", help="Address to listen on; 0.0.0.0 for every interface.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(envvar="JARGON_RAG_PORT", min=1, max=65535, help="Port to listen on.")] = 7860,
+    root_path: Annotated[
+        str | None,
+        typer.Option(envvar="JARGON_RAG_ROOT_PATH", help="Where a proxy in front shows the page: /jargon. Default: /."),
+    ] = None,
     corpus: Corpus = None,
     index: IndexDir = None,
     model: Model = None,
@@ -218,6 +222,7 @@ def serve(
             lambda say: _open(corpus, index, model, embedder, adapter, cache_dir, say=say),
             host=host,
             port=port,
+            root_path=root_path,
             say=_say,
         )
 

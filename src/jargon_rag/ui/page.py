@@ -5,6 +5,7 @@ The page is bound before any model is loaded; a thread loads them, and questions
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -167,19 +168,24 @@ def launch(
     *,
     host: str = "127.0.0.1",
     port: int = 7860,
+    root_path: str | None = None,
     say: Callable[[str], None] = print,
     wait: bool = True,
 ) -> gr.Blocks:
     """Bind the page, then load the models behind it. With `wait`, serve until interrupted.
 
-    Raises InputError when the port is taken.
+    root_path: where a proxy in front shows the page, if not at the root of its host: "/jargon".
+    Raises InputError when the port is taken, or the root path is none.
     """
+    if root_path is not None and not re.fullmatch(r"(/[\w.~-]+)+", root_path):
+        raise InputError(f"A root path looks like /jargon, with no slash at the end: not {root_path!r}.")
     check_address(host, port)
     page = create_page(Loader(load))
     page.queue(default_concurrency_limit=1, max_size=16, api_open=True)
     page.launch(
         server_name=host,
         server_port=port,
+        root_path=root_path,
         prevent_thread_lock=True,
         quiet=True,
         theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
