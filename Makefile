@@ -1,6 +1,6 @@
 # Everything this project does, as commands. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format lint types index toc eval eval-retrieval eval-answers bench bench-full bench-retrieval eval-injections train train-embedder calibrate checksums audit fuzz picture wheel clean
+.PHONY: help setup run test check format lint types index toc eval eval-retrieval eval-answers bench bench-full bench-retrieval eval-injections train train-embedder calibrate checksums audit fuzz picture space wheel clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -97,6 +97,9 @@ fuzz: setup ## Feed the readers of files and lines with anything, MINUTES=2 each
 
 picture: setup chromium ## Take the README's picture of the chat
 	$(BIN)/python scripts/screenshot.py
+
+space: setup ## Stage the Hugging Face Space in dist/space and rehearse it: install, start, ask (minutes)
+	nice $(BIN)/python scripts/space.py $(if $(SPACE_PYTHON),--python $(SPACE_PYTHON))
 
 wheel: setup ## Build the wheel into dist/
 	$(BIN)/python -m build --wheel --no-isolation

@@ -13,10 +13,29 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # see jargon_rag.cli
 
+try:
+    import spaces  # every Space has it; on ZeroGPU it must come before torch
+
+    on_gpu = spaces.GPU
+except ImportError:
+
+    def on_gpu(task: Callable[[], str]) -> Callable[[], str]:
+        """Leave a function as it is: this machine is no Space."""
+        return task
+
+
 from jargon_rag import JargonRAG
 from jargon_rag.models import pull
 from jargon_rag.paths import default_cache_dir
 from jargon_rag.ui.page import launch
+
+
+@on_gpu  # type: ignore[untyped-decorator]  # spaces has no types
+def device() -> str:
+    """Name the device of a GPU call. ZeroGPU refuses a Space without one; answers are written on the CPU, fast enough."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def load(say: Callable[[str], None]) -> JargonRAG:

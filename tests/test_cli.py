@@ -361,6 +361,14 @@ BAD_USAGE: list[Sequence[str]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("path", ["jargon", "/jargon/", "/", "/a b", "https://example.org/jargon"])
+def test_serve_names_a_root_path_that_is_none(path: str) -> None:
+    result = run("serve", "--root-path", path)
+    assert result.exit_code == 1
+    assert "A root path looks like /jargon" in result.stderr
+    assert path in result.stderr
+
+
 @pytest.mark.parametrize(
     "args", [args for args in BAD_USAGE if "--batch" not in args or args[0] == "verify" or len(args) > 3], ids=" ".join
 )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import shutil
 import socket
 import threading
 import urllib.request
 from collections.abc import Callable, Generator, Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,40 @@ def browser_page(browser: Browser, url: str) -> Page:
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     context.grant_permissions(["clipboard-read", "clipboard-write"], origin=url.rstrip("/"))
     return context.new_page()
+
+
+@pytest.fixture
+def url_below_a_path(rag: JargonRAG) -> Iterator[str]:
+    """The page behind a proxy that shows it at /jargon/, as `location /jargon/ { proxy_pass http://…/; }` does in nginx."""
+    port = free_port()
+
+    class Proxy(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if not self.path.startswith("/jargon/"):
+                self.send_error(404)
+                return
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            upstream = http.client.HTTPConnection("127.0.0.1", port)
+            upstream.request(self.command, self.path.removeprefix("/jargon"), body, dict(self.headers))
+            response = upstream.getresponse()
+            self.send_response_only(response.status)
+            for name, value in response.getheaders():
+                if name.lower() not in {"transfer-encoding", "connection"}:
+                    self.send_header(name, value)
+            self.end_headers()
+            while piece := response.read1(65_536):  # as it comes: an answer is a stream of events
+                self.wfile.write(piece)
+            upstream.close()
+
+        def do_POST(self) -> None:
+            self.do_GET()
+
+    page = launch(lambda _: rag, port=port, root_path="/jargon", say=lambda _: None, wait=False)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{proxy.server_port}/jargon/"
+        proxy.shutdown()
+    page.close()
 
 
 def opened(page: Page, url: str) -> None:
@@ -389,6 +425,19 @@ def test_the_search_endpoint_ranks_entries(url: str) -> None:
     record = Client(url, verbose=False).predict("nucleus sampling", 3, api_name="/search")
     assert [row["rank"] for row in record["results"]] == [1, 2, 3]
     assert record["results"][0]["term"] == "Temperature / Top-p"
+
+
+def test_the_page_and_its_endpoints_work_below_a_path_of_a_proxy(browser_page: Page, url_below_a_path: str) -> None:
+    strayed: list[str] = []
+    browser_page.on(
+        "request",
+        lambda request: None if request.url.startswith((url_below_a_path, "data:")) else strayed.append(request.url),
+    )
+    ask_in(browser_page, url_below_a_path, "What is an epoch?")
+    expect(browser_page.locator("#source-1")).to_contain_text("Epoch", timeout=ANSWER_MS)
+    assert strayed == []
+    record = Client(url_below_a_path, verbose=False).predict("What is overfitting?", api_name="/ask")
+    assert record["citations"][0]["term"] == "Overfitting"
 
 
 @pytest.mark.parametrize("question", ["", "x" * 200_000])

@@ -256,6 +256,10 @@ def serve(
         bool,
         typer.Option("--mcp", help="Offer ask and search as MCP tools too. Needs: pip install 'jargon-rag\\[mcp]'"),
     ] = False,
+    root_path: Annotated[
+        str | None,
+        typer.Option(envvar="JARGON_RAG_ROOT_PATH", help="Where a proxy in front shows the page: /jargon. Default: /."),
+    ] = None,
     corpus: Corpus = None,
     index: IndexDir = None,
     index_url: IndexUrl = None,
@@ -282,6 +286,7 @@ def serve(
             feedback=feedback,
             at_once=1 if written_by is None else AT_ONCE,
             mcp=mcp,
+            root_path=root_path,
             say=_say,
         )
 

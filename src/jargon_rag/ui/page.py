@@ -6,6 +6,7 @@ The page is bound before any model is loaded; a thread loads them, and questions
 from __future__ import annotations
 
 import importlib.util
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -328,6 +329,7 @@ def launch(
     feedback: Path | None = None,
     at_once: int = 1,
     mcp: bool = False,
+    root_path: str | None = None,
     say: Callable[[str], None] = print,
     wait: bool = True,
 ) -> gr.Blocks:
@@ -336,10 +338,13 @@ def launch(
     at_once: answers that are written side by side; a model in this process writes one at a time.
     feedback: a file that readers' thumbs are appended to; without one there are no thumbs.
     mcp: offer /ask and /search as tools of a Model Context Protocol server too, at /gradio_api/mcp/.
-    Raises InputError when the port is taken, the file cannot be written, or MCP is not installed.
+    root_path: where a proxy in front shows the page, if not at the root of its host: "/jargon".
+    Raises InputError when the port is taken, the file cannot be written, the root path is none, or MCP is not installed.
     """
     if mcp and importlib.util.find_spec("mcp") is None:
         raise InputError("MCP is not installed. Install it with: pip install 'jargon-rag[mcp]'")
+    if root_path is not None and not re.fullmatch(r"(/[\w.~-]+)+", root_path):
+        raise InputError(f"A root path looks like /jargon, with no slash at the end: not {root_path!r}.")
     check_address(host, port)
     if feedback is not None:
         check_feedback_file(feedback)
@@ -349,6 +354,7 @@ def launch(
     page.launch(
         server_name=host,
         server_port=port,
+        root_path=root_path,
         prevent_thread_lock=True,
         quiet=True,
         theme=theme(),
