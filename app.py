@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent / "src"))  # a Space installs requi
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # see jargon_rag.cli
+os.environ.setdefault("GOMP_SPINCOUNT", "300000")  # see jargon_rag.cli
 
 try:
     import spaces  # every Space has it; on ZeroGPU it must come before torch

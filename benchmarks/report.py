@@ -225,14 +225,23 @@ def _greedy(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 def _together(rows: Mapping[str, Any]) -> list[str]:
     people, rounds = rows["people"], len(rows["serial_s"])
     alone, together = (people / _median(rows[f"{way}_s"]) for way in ("serial", "together"))
-    lone, crowd = ([row["first_text_ms"] for row in rows[way]] for way in ("serial", "together"))
+    text, model = (
+        [[row[name] for row in rows[way] if row[name] is not None] for way in ("serial", "together")]
+        for name in ("first_text_ms", "first_sentence_ms")
+    )
     return [
         f"### {people} people at once",
         "",
         "| | one after the other | all at once | ratio |",
         "|---|---|---|---|",
         f"| answers a second, median of {rounds} | {alone:.2f} | {together:.2f} | {together / alone:.2f} |",
-        f"| first text, p95, s | {_s(lone, 0.95)} | {_s(crowd, 0.95)} | {quantile(crowd, 0.95) / quantile(lone, 0.95):.1f} |",
+        *(
+            f"| {title}, p95, s | {_s(lone, 0.95)} | {_s(crowd, 0.95)} | {quantile(crowd, 0.95) / quantile(lone, 0.95):.1f} |"
+            for title, (lone, crowd) in {
+                "first text (Morty's line)": text,
+                "first sentence that the model wrote": model,
+            }.items()
+        ),
         "",
     ]
 

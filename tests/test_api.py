@@ -24,7 +24,7 @@ from jargon_rag.api import MAX_BODY_BYTES, MAX_WAITING, MODELS, RETRY_SECONDS
 from jargon_rag.rag import JargonRAG
 from jargon_rag.ui.page import launch
 from jargon_rag.waiting import WaitingLine
-from tests.test_page import free_port
+from tests.conftest import Gated, free_port
 
 QUESTION: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Why does dropout help?"}]
 LOAD_SECONDS = 300
@@ -324,3 +324,19 @@ def test_a_place_given_up_before_its_turn_is_passed_on() -> None:
     assert not last.done()
     line.leave(gone)
     assert last.done()
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_hangs_up_stops_the_model_in_the_middle_of_a_sentence(
+    gated: tuple[str, Gated], stream: bool
+) -> None:
+    url, model = gated
+    port = int(url.rstrip("/").rpartition(":")[2])
+    record = {"model": "jargon-rag", "messages": QUESTION, "stream": stream}
+    wait_until(lambda: status_of(port, {**record, "stream": False}) == 200, seconds=LOAD_SECONDS)
+    model.gate.clear()
+    model.started.clear()
+    connection = open_request(port, record)
+    assert model.started.wait(LOAD_SECONDS)
+    connection.close()
+    assert model.closed.wait(LOAD_SECONDS)  # the gate is shut: nothing else ends it

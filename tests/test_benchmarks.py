@@ -98,7 +98,7 @@ def test_two_questions_make_a_result_with_every_measure(models: Models, tmp_path
     questions = draw_questions(models, 2)
     assert len(set(questions)) == 2
     assert questions == draw_questions(models, 2)
-    forward = models.engine._model
+    step = models.engine._step
     result = {
         "commit": "0123456789ab",
         "kind": "quick",
@@ -110,7 +110,7 @@ def test_two_questions_make_a_result_with_every_measure(models: Models, tmp_path
         "greedy": [compare_with_greedy(models, questions[0])],
         "together": ask_together(models, questions, rounds=1),
     }
-    assert models.engine._model is forward  # it is no longer watched
+    assert models.engine._step is step  # it is no longer watched
     result = json.loads(save(result, tmp_path).read_text("utf-8"))
 
     assert [row["question"] for row in result["answers"]] == questions

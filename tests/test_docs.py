@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from jargon_rag.cli import app
 from jargon_rag.rag import JargonRAG
 from jargon_rag.ui.page import launch
-from tests.test_page import free_port
+from tests.conftest import free_port
 
 ROOT = Path(__file__).parents[1]
 DOORS = (ROOT / "docs" / "doors.md").read_text("utf-8")

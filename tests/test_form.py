@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Callable, Sequence
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jargon_rag.form import MAX_ASKED_TOKENS, MAX_ASKED_WORDS, MAX_EXCHANGES, Options, Vocabulary, write_form
+from jargon_rag.form import Options, Vocabulary, write_form
 from jargon_rag.grounding import check_support
 from jargon_rag.reading import read_sentences
 from jargon_rag.types import AnswerForm, Style
@@ -44,9 +43,10 @@ def vocabulary(seed: int, *, merges: int = 300) -> tuple[Vocabulary, list[str]]:
             start += len(pieces[token])
         return ids
 
-    return Vocabulary(encode, pieces, 0), pieces
+    return Vocabulary(encode, 0), pieces
 
 
+ASKED = "What is this?"
 VOCABULARIES = [vocabulary(seed) for seed in range(8)]
 
 
@@ -75,21 +75,21 @@ def text_of(made: Sequence[int], pieces: list[str]) -> str:
     st.sampled_from(["rick", "plain"]),
     st.sampled_from([frozenset(), frozenset({1, 2})]),
     st.integers(1, 4),
-    st.sampled_from(["", "What is this?"]),
 )
 def test_whatever_is_picked_is_a_valid_answer(
-    number: int, rng: random.Random, style: Style, required: frozenset[int], max_claims: int, asked: str
+    number: int, rng: random.Random, style: Style, required: frozenset[int], max_claims: int
 ) -> None:
     words, pieces = VOCABULARIES[number]
-    form = AnswerForm(style, PASSAGES, asked, required, max_claims)
+    form = AnswerForm(style, PASSAGES, ASKED, required, max_claims)
     text = text_of(walk(form, words, rng.choice), pieces)
     lines = text.split("\n")
     if style == "plain":
         assert len(lines) == 1
         assert text.startswith("Answer: ")
     else:
-        assert [line.split(":")[0] for line in lines] == ["Morty", "Rick"] * (len(lines) // 2)
-        assert 1 <= len(lines) // 2 <= MAX_EXCHANGES
+        assert len(lines) == 2
+        assert lines[0] == f"Morty: {ASKED}"
+        assert lines[1].startswith("Rick: ")
     claims = [sentence for sentence in read_sentences([text]) if sentence.speaker != "Morty"]
     assert 1 <= len(claims) <= max(max_claims, 1)
     for claim in claims:
@@ -97,11 +97,6 @@ def test_whatever_is_picked_is_a_valid_answer(
         assert any(check_support(claim.text, passage).supported for n, _, passage in PASSAGES if n == marker), claim
     cited = {claim.markers[0] for claim in claims}
     assert required <= cited or len(claims) == max_claims < len(required)
-    for line in [sentence for sentence in read_sentences([text]) if sentence.speaker == "Morty"]:
-        assert line.markers == ()
-        assert line.text.endswith("?")
-        assert len(re.findall(r"[?!.\[\]]", line.text)) == 1
-        assert len(line.text.split()) <= MAX_ASKED_TOKENS
 
 
 def always(wanted: str, pieces: list[str]) -> Callable[[Options], int]:
@@ -128,7 +123,6 @@ ANSWERS = [
     f"Morty: What is this?\nRick: Plot twist, Morty: d{FIRST[1:]}",
     f"Morty: What is this?\nRick: {FIRST} It is off at inference: all units work there. [1]",
     f"Morty: What is this?\nRick: {FIRST} Keep dropout away from batch norm, because the variances shift, Morty. [1]",
-    f"Morty: What is this?\nRick: {FIRST}\nMorty: What is that then?\nRick: Keep dropout away from batch norm. [1]",
     f"Morty: What is this?\nRick: {FIRST} Weight decay shrinks every weight a little at each step. [2]",
 ]
 
@@ -136,14 +130,14 @@ ANSWERS = [
 @pytest.mark.parametrize("text", ANSWERS)
 def test_it_lets_through(text: str) -> None:
     words, pieces = vocabulary(0, merges=0)
-    assert text_of(walk(AnswerForm("rick", PASSAGES), words, always(text, pieces)), pieces) == text
+    assert text_of(walk(AnswerForm("rick", PASSAGES, ASKED), words, always(text, pieces)), pieces) == text
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        f"Morty: [1]?\nRick: {FIRST}",
-        f"Morty: It is bad. What is this?\nRick: {FIRST}",
+        f"Morty: What is that?\nRick: {FIRST}",
+        f"Morty: What is this?\nRick: {FIRST}\nMorty: What is that then?\nRick: Keep dropout away from batch norm. [1]",
         f"Morty: What is this?\nRick: {FIRST[:-3]}[2]",
         f"Morty: What is this?\nRick: {FIRST.replace('none', 'many')}",
         f"Morty: What is this?\nRick: {FIRST} {FIRST}",
@@ -160,17 +154,7 @@ def test_it_lets_through(text: str) -> None:
 def test_it_does_not_let_through(text: str) -> None:
     words, pieces = vocabulary(0, merges=0)
     with pytest.raises(AssertionError, match=r"nothing fits|cannot end"):
-        walk(AnswerForm("rick", PASSAGES), words, always(text, pieces))
-
-
-def test_a_line_of_morty_s_that_is_given_is_the_only_one() -> None:
-    words, pieces = vocabulary(0, merges=0)
-    form = AnswerForm("rick", PASSAGES, asked="What is the deal?")
-    text = f"Morty: What is the deal?\nRick: {FIRST}"
-    assert text_of(walk(form, words, always(text, pieces)), pieces) == text
-    for other in (text.replace("deal", "thing"), f"{text}\nMorty: What is that then?\nRick: {FIRST}"):
-        with pytest.raises(AssertionError, match=r"nothing fits|cannot end"):
-            walk(form, words, always(other, pieces))
+        walk(AnswerForm("rick", PASSAGES, ASKED), words, always(text, pieces))
 
 
 def test_a_comparison_does_not_end_before_both_are_cited() -> None:
@@ -178,19 +162,6 @@ def test_a_comparison_does_not_end_before_both_are_cited() -> None:
     form = AnswerForm("plain", PASSAGES, required=frozenset({1, 2}))
     with pytest.raises(AssertionError, match="cannot end"):
         walk(form, words, always(f"Answer: {FIRST}", pieces))
-
-
-def test_morty_stops_in_time() -> None:
-    words, pieces = vocabulary(1)
-    rng = random.Random(0)
-
-    def talkative(options: Options) -> int:
-        return rng.choice([token for token in options if token != words.question_mark] or list(options))
-
-    text = text_of(walk(AnswerForm("rick", PASSAGES), words, talkative), pieces)
-    asked = text.split("\n")[0]
-    assert asked.endswith("?")
-    assert asked.count(" ") - 1 <= MAX_ASKED_WORDS
 
 
 def test_passages_without_a_sentence_end_the_answer() -> None:

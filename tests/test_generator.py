@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 
 from jargon_rag.errors import WeightsError
 from jargon_rag.form import Steps
-from jargon_rag.generator import LocalGenerator, generate_greedy
+from jargon_rag.generator import LocalGenerator, generate_greedy, through_transformers
 from jargon_rag.grounding import check_support
 from jargon_rag.models import LANGUAGE_MODEL, find_packaged, merge_adapter, prepare_language_model
 from jargon_rag.paths import default_cache_dir, shipped_folder
@@ -58,7 +58,7 @@ class TableModel:
 def run(
     model: TableModel, prompt: list[int], *, limit: int = 50, stop: frozenset[int] = frozenset({STOP})
 ) -> list[int]:
-    return list(generate_greedy(model, prompt, max_new_tokens=limit, stop_ids=stop))
+    return list(generate_greedy(through_transformers(model), prompt, max_new_tokens=limit, stop_ids=stop))
 
 
 def text_of(pieces: Iterator[TextPiece]) -> str:
@@ -86,12 +86,7 @@ def with_table(real: LocalGenerator, monkeypatch: pytest.MonkeyPatch, tokens: li
     stop = next(iter(real._stop_ids))
     said = iter([*tokens, stop])
 
-    def model(*, input_ids: torch.Tensor, **_: object) -> Any:
-        logits = torch.zeros(1, 1, len(real._tokenizer))
-        logits[0, 0, next(said)] = 1.0
-        return SimpleNamespace(logits=logits, past_key_values=None)
-
-    monkeypatch.setattr(real, "_model", model)
+    monkeypatch.setattr(real, "_step", lambda ids, cache, options: (next(said), None))
 
 
 # The loop, on a table
@@ -135,14 +130,14 @@ def test_the_same_prompt_gives_the_same_tokens() -> None:
 
 def test_the_model_runs_only_as_far_as_it_is_read() -> None:
     model = TableModel({1: 2, 2: 1})
-    tokens = generate_greedy(model, [1], max_new_tokens=50, stop_ids=frozenset())
+    tokens = generate_greedy(through_transformers(model), [1], max_new_tokens=50, stop_ids=frozenset())
     assert list(itertools.islice(tokens, 3)) == [2, 1, 2]
     assert len(model.fed) == 3
 
 
 def test_no_gradients_are_kept_and_the_reader_is_outside_of_inference_mode() -> None:
     model = TableModel({1: 2, 2: 1})
-    tokens = generate_greedy(model, [1], max_new_tokens=2, stop_ids=frozenset())
+    tokens = generate_greedy(through_transformers(model), [1], max_new_tokens=2, stop_ids=frozenset())
     next(tokens)
     assert not torch.is_inference_mode_enabled()
     assert list(tokens) == [1]
@@ -158,13 +153,15 @@ def chosen(*choices: Sequence[int]) -> Steps[None]:
 def test_the_likeliest_of_the_tokens_that_may_come_is_taken() -> None:
     model = TableModel({7: 3, 8: 4, 2: 4})
     steps = chosen([2, 8], [4, 5])
-    assert list(generate_greedy(model, [7], max_new_tokens=9, stop_ids=frozenset(), steps=steps)) == [2, 4]
+    assert list(
+        generate_greedy(through_transformers(model), [7], max_new_tokens=9, stop_ids=frozenset(), steps=steps)
+    ) == [2, 4]
 
 
 def test_the_model_is_not_asked_for_a_token_without_choice_and_reads_it_later() -> None:
     model = TableModel({7: 3, 6: 5, 5: 2})
     steps = chosen([1], [9], [6], [5, 4], [3], [3])
-    tokens = generate_greedy(model, [7], max_new_tokens=9, stop_ids=frozenset(), steps=steps)
+    tokens = generate_greedy(through_transformers(model), [7], max_new_tokens=9, stop_ids=frozenset(), steps=steps)
     assert list(tokens) == [1, 9, 6, 5, 3, 3]
     assert model.fed == [[[7, 1, 9, 6]]]
 
@@ -172,15 +169,25 @@ def test_the_model_is_not_asked_for_a_token_without_choice_and_reads_it_later() 
 def test_a_form_without_any_choice_needs_no_model() -> None:
     model = TableModel({})
     steps = chosen([1], [2])
-    assert list(generate_greedy(model, [7], max_new_tokens=9, stop_ids=frozenset(), steps=steps)) == [1, 2]
+    assert list(
+        generate_greedy(through_transformers(model), [7], max_new_tokens=9, stop_ids=frozenset(), steps=steps)
+    ) == [1, 2]
     assert model.fed == []
 
 
 def test_a_form_ends_at_the_stop_id_and_at_the_limit() -> None:
     steps = chosen([1], [STOP], [2])
-    assert list(generate_greedy(TableModel({}), [7], max_new_tokens=9, stop_ids=frozenset({STOP}), steps=steps)) == [1]
+    assert list(
+        generate_greedy(
+            through_transformers(TableModel({})), [7], max_new_tokens=9, stop_ids=frozenset({STOP}), steps=steps
+        )
+    ) == [1]
     steps = chosen([1], [2], [3])
-    assert list(generate_greedy(TableModel({}), [7], max_new_tokens=2, stop_ids=frozenset({STOP}), steps=steps)) == [
+    assert list(
+        generate_greedy(
+            through_transformers(TableModel({})), [7], max_new_tokens=2, stop_ids=frozenset({STOP}), steps=steps
+        )
+    ) == [
         1,
         2,
     ]
@@ -193,7 +200,7 @@ def test_what_the_real_model_writes_in_the_form_is_whole_and_certified(real: Loc
     passage = (
         "Dropout zeroes random units in training, which keeps them from leaning on each other. It is off at inference."
     )
-    form = AnswerForm("rick", ((1, "Dropout", passage),))
+    form = AnswerForm("rick", ((1, "Dropout", passage),), asked="Why dropout?")
     text = text_of(
         real.stream(
             build_messages("Why dropout?", [(1, "Dropout", passage)], style="rick"), max_new_tokens=400, form=form
@@ -207,13 +214,14 @@ def test_what_the_real_model_writes_in_the_form_is_whole_and_certified(real: Loc
 
 def test_special_tokens_that_somebody_wrote_end_no_turn(real: LocalGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
-    model = real._model
+    step = real._step
 
-    def watched(*, input_ids: torch.Tensor, **options: Any) -> Any:
-        read.extend(input_ids[0].tolist())
-        return model(input_ids=input_ids, **options)
+    def watched(ids: Sequence[int], cache: Any, options: Any) -> tuple[int, Any]:
+        read.extend(ids)
+        return step(ids, cache, options)
 
-    monkeypatch.setattr(real, "_model", watched)
+    monkeypatch.setattr(real, "_step", watched)
+    monkeypatch.setattr(real, "_read", {})
     passage = (
         "A turn ends with the token <|im_end|> in this format. Another turn begins with the token <|im_start|> there."
     )
@@ -249,26 +257,47 @@ def test_a_short_answer_ends_by_itself_without_special_tokens(real: LocalGenerat
     assert "<|im_end|>" not in "".join(piece.text for piece in pieces)
 
 
-def test_closing_a_stream_lets_the_next_one_in(real: LocalGenerator) -> None:
+def test_a_stream_that_is_open_or_was_closed_changes_nothing_for_the_next(real: LocalGenerator) -> None:
     whole = text_of(real.stream(MESSAGES, max_new_tokens=6))
     first = real.stream(MESSAGES, max_new_tokens=500)
     assert next(first).text
-    assert real._turn.locked()
+    assert text_of(real.stream(MESSAGES, max_new_tokens=6)) == whole
     first.close()
-    assert not real._turn.locked()
     assert text_of(real.stream(MESSAGES, max_new_tokens=6)) == whole
 
 
+def test_the_instructions_are_read_once(real: LocalGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    step = real._step
+
+    def watched(ids: Sequence[int], cache: Any, options: Any) -> tuple[int, Any]:
+        read.append(len(ids))
+        return step(ids, cache, options)
+
+    monkeypatch.setattr(real, "_step", watched)
+    monkeypatch.setattr(real, "_read", {})
+    facts = [(1, "Dropout", "Dropout zeroes random units in training.")]
+    asked = [build_messages(f"Why {word}?", facts, style="plain") for word in ("dropout", "zeroes")]
+    first = text_of(real.stream(asked[0], max_new_tokens=5))
+    text_of(real.stream(asked[1], max_new_tokens=5))
+    whole = len(real.encode(asked[0]))
+    assert read[0] + read[1] == whole
+    assert read[0] > 20
+    monkeypatch.setattr(real, "_fast", None)  # nothing is kept then
+    assert text_of(real.stream(asked[0], max_new_tokens=5)) == first
+    assert whole in read
+
+
 def test_a_closed_stream_asks_nothing_more_of_the_model(real: LocalGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = real._model
+    step = real._step
     steps = 0
 
-    def counting(**arguments: Any) -> Any:
+    def counting(ids: Sequence[int], cache: Any, options: Any) -> tuple[int, Any]:
         nonlocal steps
         steps += 1
-        return model(**arguments)
+        return step(ids, cache, options)
 
-    monkeypatch.setattr(real, "_model", counting)
+    monkeypatch.setattr(real, "_step", counting)
     pieces = real.stream(MESSAGES, max_new_tokens=500)
     next(pieces)
     read = steps
@@ -282,18 +311,18 @@ def test_a_stream_that_is_never_read_holds_up_nobody(real: LocalGenerator) -> No
     assert text_of(real.stream(MESSAGES, max_new_tokens=4)) == text_of(waiting)
 
 
-def test_a_model_that_fails_releases_its_turn(real: LocalGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
-    def failing(**_: object) -> Any:
+def test_a_model_that_fails_holds_up_nobody(real: LocalGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: object) -> Any:
         raise RuntimeError("out of memory")
 
     with monkeypatch.context() as patch:
-        patch.setattr(real, "_model", failing)
+        patch.setattr(real, "_step", failing)
         with pytest.raises(RuntimeError, match="out of memory"):
             list(real.stream(MESSAGES, max_new_tokens=4))
     assert text_of(real.stream(MESSAGES, max_new_tokens=4))
 
 
-def test_streams_of_two_threads_take_turns_and_do_not_mix(real: LocalGenerator) -> None:
+def test_streams_of_two_threads_do_not_mix(real: LocalGenerator) -> None:
     questions = ["Name three colours of the rainbow.", "What is the capital of France?"]
     prompts: list[list[Message]] = [[{"role": "user", "content": question}] for question in questions]
     alone = [text_of(real.stream(prompt, max_new_tokens=8)) for prompt in prompts]
@@ -409,17 +438,14 @@ def adapter(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 @PEFT
-def test_a_merged_adapter_changes_the_logits_and_leaves_a_plain_model(
+def test_a_merged_adapter_changes_the_states_and_leaves_a_plain_model(
     real: LocalGenerator, adapter: Path, model_folder: Path
 ) -> None:
     tuned = LocalGenerator(str(model_folder), cache_dir=default_cache_dir(), adapter=adapter)
-    assert type(tuned._model) is type(real._model)
-    prompt = torch.tensor([[1, 40, 50, 60]])
+    assert tuned._fast is not None
+    assert real._fast is not None
     with torch.inference_mode():
-        plain, changed = (
-            model(input_ids=prompt, past_key_values=None, use_cache=True, logits_to_keep=1).logits
-            for model in (real._model, tuned._model)
-        )
+        plain, changed = (model.read([([1, 40, 50, 60], model.new_cache())])[0] for model in (real._fast, tuned._fast))
     assert float((plain - changed).abs().max()) > 0.1
     assert list(tuned.stream(MESSAGES, max_new_tokens=3))
 

@@ -23,7 +23,7 @@ LAYERS = [
     ("types", "errors", "terms", "markdown", "waiting"),
     ("calibration", "chunking", "glossary", "paths", "prompt", "voice"),
     ("grounding", "lint", "llama", "models", "reading"),
-    ("embedder", "form", "index", "records"),
+    ("batching", "embedder", "form", "index", "records"),
     ("generator", "remote"),
     ("retriever", "indexing", "answering", "qdrant"),
     ("conversation",),

@@ -14,7 +14,7 @@ import pytest
 from jargon_rag.errors import InputError
 from jargon_rag.rag import JargonRAG
 from jargon_rag.ui.page import launch
-from tests.test_page import free_port
+from tests.conftest import free_port
 
 needs_mcp = pytest.mark.skipif(importlib.util.find_spec("mcp") is None, reason="the extra mcp is not installed")
 

@@ -24,17 +24,12 @@ from jargon_rag.rag import JargonRAG
 from jargon_rag.types import AnswerForm, Message, TextPiece
 from jargon_rag.ui.loader import Loader
 from jargon_rag.ui.page import EXAMPLES, launch
+from tests.conftest import Gated, free_port
 
 ANSWER_MS = 120_000
 GRADIO_S_OWN = frozenset(
     {"aria-prohibited-attr"}
 )  # its empty plot: rules that Gradio's own parts break, and ours cannot mend
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -284,13 +279,49 @@ def test_the_style_toggle_tells_the_same_facts_without_the_persona_and_back(brow
     assert answer.locator("a.chip").count() == chips
 
 
-def test_stop_leaves_what_was_shown_and_the_next_question_is_answered(browser_page: Page, url: str) -> None:
-    opened(browser_page, url)
-    send(browser_page, "What is overfitting?")
-    browser_page.locator("#question .stop-button").click(timeout=ANSWER_MS)
-    expect(browser_page.locator("#chat .bot.message").last).to_contain_text("Stopped.", timeout=ANSWER_MS)
-    send(browser_page, "What is an epoch?")
-    expect(last_answer(browser_page).locator("details.source").first).to_contain_text("Epoch")
+def test_stop_ends_the_answer_and_the_next_question_is_answered(browser: Browser, gated: tuple[str, Gated]) -> None:
+    url, model = gated
+    tab = browser.new_page()
+    opened(tab, url)
+    model.gate.clear()
+    send(tab, "What is overfitting?")
+    tab.locator("#question .stop-button").click(timeout=ANSWER_MS)
+    expect(tab.locator("#chat .bot.message").last).to_contain_text("Stopped.", timeout=ANSWER_MS)
+    assert model.closed.is_set()
+    model.gate.set()
+    send(tab, "What is an epoch?")
+    expect(last_answer(tab).locator("details.source").first).to_contain_text("Epoch")
+    tab.close()
+
+
+def test_a_closed_tab_stops_the_model(browser: Browser, gated: tuple[str, Gated]) -> None:
+    url, model = gated
+    tab = browser.new_page()
+    opened(tab, url)
+    model.gate.clear()
+    model.started.clear()
+    send(tab, "What is overfitting?")
+    assert model.started.wait(ANSWER_MS / 1000)
+    tab.close()
+    assert model.closed.wait(ANSWER_MS / 1000)
+
+
+def test_the_page_says_when_its_server_is_gone_and_goes_on_when_it_is_back(browser: Browser, rag: JargonRAG) -> None:
+    port = free_port()
+    page = launch(lambda _: rag, port=port, say=lambda _: None, wait=False)
+    tab = browser.new_page()
+    ask_in(tab, f"http://127.0.0.1:{port}/", "What is overfitting?")
+    last_answer(tab)
+    page.close()
+    expect(tab.get_by_text("Connection to the server was lost")).to_be_visible(timeout=ANSWER_MS)
+    page = launch(lambda _: rag, port=port, say=lambda _: None, wait=False)
+    try:
+        expect(tab.get_by_text("Connection to the server was lost")).to_be_hidden(timeout=ANSWER_MS)
+        send(tab, "What is an epoch?")
+        expect(last_answer(tab).locator("details.source").first).to_contain_text("Epoch")
+    finally:
+        tab.close()
+        page.close()
 
 
 def test_a_link_asks_when_it_is_opened_and_can_be_copied(browser_page: Page, url: str) -> None:

@@ -360,20 +360,21 @@ def test_a_model_that_says_that_the_facts_do_not_answer_is_believed(scripted: Bo
     assert "overfitting" not in NONE.lower()
 
 
-def test_morty_s_question_is_the_model_s_and_what_he_asserts_is_not_shown(scripted: BotMaker, corpus: Path) -> None:
-    bot, _ = scripted(lambda prompt: f"Morty: Is it me?\nRick: {first_sentence(prompt)} [1]\nMorty: It is the moon.")
-    answer = bot.ask(ASKED)
-    assert (answer.sentences[0].text, answer.sentences[0].origin) == ("Is it me?", "model")
+def test_morty_s_line_does_not_wait_for_the_model_and_is_never_the_model_s(scripted: BotMaker, corpus: Path) -> None:
+    bot, model = scripted(
+        lambda prompt: f"Morty: It is the moon.\nRick: {first_sentence(prompt)} [1]\nMorty: Is it me?"
+    )
+    events = bot.stream(ASKED)
+    assert isinstance(next(events), Retrieval)
+    opening = next(events)
+    assert isinstance(opening, Sentence)
+    assert (opening.speaker, opening.text[-1]) == ("Morty", "?")
+    assert model.made == 0
+    answer = list(events)[-1]
+    assert isinstance(answer, Answer)
+    assert [sentence.speaker for sentence in answer.sentences] == ["Morty", "Rick"]
     assert "moon" not in answer.text
     assert_sound(answer, corpus)
-
-
-def test_a_second_question_of_morty_s_is_shown_only_with_a_reply(scripted: BotMaker) -> None:
-    said = "Morty: Is it me?\nRick: {} [1]\nMorty: And then?\n"
-    bot, _ = scripted(lambda prompt: said.format(first_sentence(prompt)))
-    assert [s.speaker for s in bot.ask(ASKED).sentences] == ["Morty", "Rick"]
-    bot, _ = scripted(lambda prompt: said.format(first_sentence(prompt)) + f"Rick: {second_fact(prompt)} [1]")
-    assert [s.speaker for s in bot.ask(ASKED).sentences] == ["Morty", "Rick", "Morty", "Rick"]
 
 
 def test_a_silent_model_is_replaced_by_the_entry(scripted: BotMaker, corpus: Path) -> None:
@@ -465,3 +466,30 @@ def test_an_entry_of_code_alone_is_answered_with_its_code(
     answer = bot.ask("show me code for foo bar")
     assert not answer.refused
     assert "print('foo bar')" in answer.text
+
+
+def test_setting_stop_ends_the_model_within_a_token_and_yields_nothing_more(scripted: BotMaker) -> None:
+    stop = threading.Event()
+
+    def stops_after_ten(prompt: str) -> Iterator[str]:
+        yield f"Morty: What is it?\nRick: {first_sentence(prompt)} [1] "
+        for word in range(1000):
+            if word == 10:
+                stop.set()
+            yield f" word{word}"
+
+    bot, model = scripted(stops_after_ten)
+    events = list(bot.stream("What is overfitting?", stop=stop))
+    assert [type(event) for event in events] == [Retrieval, Sentence, Sentence]
+    assert model.made == 12
+    assert list(bot.stream("What is overfitting?", stop=stop)) == []
+
+
+def test_the_real_model_stops_where_it_is(rag: JargonRAG) -> None:
+    stop = threading.Event()
+    events = rag.stream("What is overfitting?", stop=stop)
+    seen = [next(events), next(events)]
+    stop.set()
+    seen += events
+    assert [type(event) for event in seen] == [Retrieval, Sentence]
+    assert not rag.ask("What is overfitting?").refused

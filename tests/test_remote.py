@@ -391,7 +391,8 @@ def bot(server: Server, shared_bot: JargonRAG, door: Door) -> BotMaker:
 def test_a_server_that_quotes_is_shown_as_the_author(bot: BotMaker, corpus: Path) -> None:
     answer = bot(quoting).ask(ASKED)
     assert_sound(answer, corpus)
-    assert [(s.speaker, s.origin) for s in answer.sentences] == [("Morty", "model"), ("Rick", "model")]
+    assert [s.speaker for s in answer.sentences] == ["Morty", "Rick"]
+    assert answer.sentences[1].origin == "model"
 
 
 @pytest.mark.parametrize("style", ["rick", "plain"])
@@ -451,7 +452,7 @@ def test_a_server_that_gives_no_text_is_an_error_that_says_what_to_do(
     assert told in str(raised.value)
     assert str(raised.value).isprintable()
     assert KEY not in str(raised.value)
-    assert not any(isinstance(event, Sentence) for event in shown)
+    assert not any(isinstance(event, Sentence) and event.speaker != "Morty" for event in shown)
     assert {path.split("/")[1] for path in server.requests} == {how.__name__}
 
 

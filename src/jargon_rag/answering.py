@@ -175,20 +175,6 @@ def attribute(
     return None
 
 
-def asks(raw: RawSentence) -> Sentence | None:
-    """Return a line of Morty's if it asks and claims nothing, else None."""
-    if raw.markers or not raw.text.endswith("?") or len(split_sentences(raw.text)) > 1:
-        return None
-    return Sentence("Morty", raw.text, (), None, 0.0, "model")
-
-
-def own_question(raw: RawSentence, opening: Sentence) -> Sentence:
-    """Return Morty's first line: a model's own question, or the given opening, which a model held to the form repeats."""
-    heard = words(raw.text)
-    repeats = words(opening.text)[: len(heard)] == heard
-    return opening if repeats else asks(raw) or opening
-
-
 def own_words(
     sources: Sequence[Entry], evidence: Sequence[tuple[int, Chunk]], style: Style
 ) -> Iterator[tuple[Sentence, Chunk]]:

@@ -448,7 +448,7 @@ def _prepare_environment(model: str | None, embedder: str | None) -> None:
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     # threads that spin long while they wait make a step many times slower as soon as another process wants a core
-    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+    os.environ.setdefault("GOMP_SPINCOUNT", "300000")
     if all(name is None or Path(name).is_dir() for name in (model, embedder)):
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

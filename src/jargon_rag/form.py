@@ -1,11 +1,10 @@
 """The form of an answer as token ids: what may be written next, so that every answer is valid by construction.
 
-    rick   "Morty:" question "?" newline "Rick:" claim+, a second such exchange perhaps
+    rick   "Morty:" question newline "Rick:" claim+
     plain  "Answer:" claim+
     claim  an opening of the voice perhaps, a sentence of a passage, whole or trimmed as the certificate allows, " [n]"
 
-Morty's question is given, or free in its words, not in its signs: no markers, no line breaks, nothing that ends a sentence
-before its '?'. An answer begins with the first passage, the one that fits the question best. All else is copied, so most tokens leave the model no choice, and it is asked only where there is one (jump-forward
+Morty's question is given. An answer begins with the first passage, the one that fits the question best. All else is copied, so most tokens leave the model no choice, and it is asked only where there is one (jump-forward
 decoding: Zheng et al. 2024, SGLang). That the passages do not answer cannot be written: after an epoch of training on such
 prompts too, the model is at chance at it (docs/how-it-works.md), and retrieval is not. Nothing here runs a model: token ids in, token ids out.
 """
@@ -18,8 +17,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeVar
 
-import numpy as np
-
 from jargon_rag.chunking import split_sentences
 from jargon_rag.grounding import ASIDES, check_support
 from jargon_rag.terms import name_key, singular, split_heading
@@ -27,13 +24,10 @@ from jargon_rag.terms import words as spoken
 from jargon_rag.types import AnswerForm
 
 T = TypeVar("T")
-Options = tuple[int, ...] | np.ndarray  # ids; an array where they are thousands
+Options = tuple[int, ...]
 Steps = Generator[Options, int, T]  # yields the tokens that may come next, is sent the one that was taken
 
-MIN_ASKED_WORDS, MAX_ASKED_WORDS, MAX_ASKED_TOKENS = 3, 16, 32
-MAX_EXCHANGES = 2
 MIN_CLAIM_WORDS = 3
-_FREE = re.compile(r" | ?[A-Za-z0-9éèöüäñç'’,;%$&/()\-–—\"“”+=]+")
 _CUT = re.compile(r"\s+[—–]\s+|[;:]\s+|,\s+(?=(?:so|which|because)\b)")
 _BRACKET = re.compile(r"\s*\([^()]*\)")
 _PAUSE = re.compile(r"(?=[,;:]\s)|(?=\.$)")
@@ -48,21 +42,12 @@ _OPENINGS = tuple(
 
 
 class Vocabulary:
-    """What the form needs of a tokenizer: how texts are written in tokens, and which tokens Morty may use."""
+    """What the form needs of a tokenizer: how texts are written in tokens, and which one ends an answer."""
 
-    def __init__(self, encode: Callable[[str], list[int]], pieces: Sequence[str], stop_id: int) -> None:
-        """`pieces[i]` is the text of token i; `encode` adds no special tokens."""
+    def __init__(self, encode: Callable[[str], list[int]], stop_id: int) -> None:
+        """`encode` adds no special tokens."""
         self.encode = lru_cache(50_000)(lambda text: tuple(encode(text)))
         self.stop_id = stop_id
-        (self.question_mark,) = encode("?")
-        free = [i for i, piece in enumerate(pieces) if i != stop_id and _FREE.fullmatch(piece)]
-        starts = [i for i in free if pieces[i].startswith(" ")]
-        inside = [i for i in free if not pieces[i].startswith(" ")]
-        self.starts, self.pauses = frozenset(starts), frozenset(i for i in free if pieces[i].endswith((",", ";")))
-        self.first_word = np.array([i for i in starts if re.match(r" (?:[A-Za-z]|$)", pieces[i])])
-        self.new_word = np.array(starts)
-        self.free, self.free_or_end = np.array(free), np.array([*free, self.question_mark])
-        self.inside_or_end = np.array([*inside, self.question_mark])
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,39 +63,24 @@ class _Claim:
 
 def write_form(form: AnswerForm, words: Vocabulary) -> Steps[None]:
     """Walk one answer: yield the ids that may come next, at least one, and be sent the one that was taken."""
-    opening = f"Morty: {form.asked}".rstrip() if form.style == "rick" else "Answer:"
+    opening = f"Morty: {form.asked}\nRick:" if form.style == "rick" else "Answer:"
     yield from _choose({words.encode(opening): None})
     claims = [claim for number in range(len(form.facts)) for claim in _claims(number, form)]
     said: list[_Claim] = []
-    exchanges = 0
     while True:
-        if form.style == "rick":
-            if not form.asked:
-                yield from _question(words)
-            yield from _choose({words.encode("\nRick:"): None})
-            exchanges += 1
-        first = True
-        while True:
-            left = _sayable(claims, said, form)
-            ways: dict[tuple[int, ...], _Claim | str] = {}
-            if not first and not (left and _missing(said, form)):
-                ways[(words.stop_id,)] = "stop"
-                if form.style == "rick" and not form.asked and exchanges < MAX_EXCHANGES and left:
-                    ways[words.encode("\nMorty:")] = "ask"
-            if left and form.style == "rick":
-                ways |= {words.encode(opening): "opening" for opening in (*_OPENINGS, " *burp*", " Morty,")}
-            ways |= {words.encode(f" {text}"): claim for claim in left for text in claim.wordings}
-            if not ways:
-                ways[(words.stop_id,)] = "stop"
-            taken = yield from _choose(ways)
-            if taken == "opening":
-                taken = yield from _after_opening(left, words)
-            if not isinstance(taken, _Claim):
-                break
-            said.append(taken)
-            first = False
-        if taken == "stop":
+        left = _sayable(claims, said, form)
+        ways: dict[tuple[int, ...], _Claim | str] = {}
+        if not left or (said and not _missing(said, form)):
+            ways[(words.stop_id,)] = "stop"
+        if left and form.style == "rick":
+            ways |= {words.encode(opening): "opening" for opening in (*_OPENINGS, " *burp*", " Morty,")}
+        ways |= {words.encode(f" {text}"): claim for claim in left for text in claim.wordings}
+        taken = yield from _choose(ways)
+        if taken == "opening":
+            taken = yield from _after_opening(left, words)
+        if not isinstance(taken, _Claim):
             return
+        said.append(taken)
 
 
 def _choose(ways: Mapping[tuple[int, ...], T]) -> Steps[T]:
@@ -123,25 +93,6 @@ def _choose(ways: Mapping[tuple[int, ...], T]) -> Steps[T]:
         for way in left:
             if len(way) == position:
                 return ways[way]
-
-
-def _question(words: Vocabulary) -> Steps[None]:
-    """Walk Morty's question, up to its mark."""
-    spoken, last = 0, None
-    for _ in range(MAX_ASKED_TOKENS):
-        if last is None:
-            options = words.first_word
-        elif spoken >= MAX_ASKED_WORDS:
-            options = words.inside_or_end
-        elif last in words.pauses:
-            options = words.new_word
-        else:
-            options = words.free_or_end if spoken >= MIN_ASKED_WORDS else words.free
-        last = yield options
-        if last == words.question_mark:
-            return
-        spoken += last in words.starts
-    yield from _choose({(words.question_mark,): None})
 
 
 def _after_opening(claims: Sequence[_Claim], words: Vocabulary) -> Steps[_Claim]:

@@ -1,7 +1,8 @@
 """Greedy decoding with a local causal LM, streamed.
 
 The loop takes token ids in and gives token ids out, one step at a time, so that closing the iterator stops the work
-at the next step; text is cut from it only where it is certain not to change with the next token.
+at the next step; text is cut from it only where it is certain not to change with the next token. What a model has read
+of the instructions, which are the same in every prompt, is kept.
 """
 
 from __future__ import annotations
@@ -10,19 +11,27 @@ import copy
 import re
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
+
+from numpy.typing import ArrayLike
 
 from jargon_rag.errors import WeightsError
 from jargon_rag.form import Steps, Vocabulary, write_form
 from jargon_rag.models import LANGUAGE_MODEL, find_model, merge_adapter, prepare_language_model
 from jargon_rag.types import AnswerForm, Message, TextPiece
 
+MAX_INSTRUCTIONS = 4  # whose reading is kept
+AT_ONCE = 8  # answers that are worth writing side by side on a CPU
+# reads token ids after those in a cache, which is None at first; returns the likeliest next one, of all or of some, and the cache
+Step = Callable[[Sequence[int], Any, ArrayLike | None], tuple[int, Any]]
+
 
 class LocalGenerator:
     """SmolLM2-135M-Instruct, or any causal LM by folder or Hugging Face id, on the CPU.
 
-    One answer at a time: streams of several threads take turns.
+    Streams of several threads are decoded together where the model is a Llama, and by turns where it is none.
     """
 
     def __init__(
@@ -47,25 +56,25 @@ class LocalGenerator:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
+        from jargon_rag.batching import Batcher
         from jargon_rag.llama import FastLlama, fits
 
         self._dtype = torch.bfloat16 if has_bfloat16() else torch.float32
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(found, local_files_only=local)
-            self._model: Any = AutoModelForCausalLM.from_pretrained(
-                found, dtype=self._dtype, local_files_only=local
-            ).eval()
+            causal: Any = AutoModelForCausalLM.from_pretrained(found, dtype=self._dtype, local_files_only=local).eval()
         except Exception as error:  # it raises what its many file formats raise
             raise WeightsError(f"Cannot load the language model {found}: {error}. Try: jargon-rag doctor") from error
         if adapter is not None:
-            self._model = merge_adapter(self._model, adapter)
-        self._stop_ids = _stop_ids(self._model, self._tokenizer)
-        if fits(self._model):
-            self._model = FastLlama(self._model)
+            causal = merge_adapter(causal, adapter)
+        self._stop_ids = _stop_ids(causal, self._tokenizer)
+        self._fast = FastLlama(causal) if fits(causal) else None
+        self._step: Step = through_transformers(causal) if self._fast is None else Batcher(self._fast).step
         if not self._tokenizer.chat_template:
             raise WeightsError(f"The language model {found} has no chat template; choose an instruct or chat model.")
         self._id = LANGUAGE_MODEL.name if model is None else model
-        self._turn = threading.Lock()
+        self._encoding = threading.Lock()  # a tokenizer of transformers sets itself up for each text
+        self._read: dict[str, tuple[list[int], Any]] = {}  # instructions: their tokens, and the cache after them
         plain = copy.deepcopy(self._tokenizer.backend_tokenizer)
         plain.encode_special_tokens = True  # '<|im_end|>' in a glossary is text, and ends nothing
         encode = plain.encode
@@ -73,7 +82,6 @@ class LocalGenerator:
         self._special = re.compile("|".join(map(re.escape, sorted(special, key=len, reverse=True))) or "(?!)")
         self._vocabulary = Vocabulary(
             lambda text: encode(text, add_special_tokens=False).ids,
-            self._tokenizer.batch_decode([[token] for token in range(len(self._tokenizer))]),
             self._tokenizer.eos_token_id,
         )
 
@@ -86,64 +94,95 @@ class LocalGenerator:
         self, messages: Sequence[Message], *, max_new_tokens: int, form: AnswerForm | None = None
     ) -> Generator[TextPiece, None, None]:
         """Yield pieces of text as they are decoded, nothing outside `form`. Closing the iterator stops the work."""
-        inert = [{**message, "content": self._special.sub(_broken_up, message["content"])} for message in messages]
-        prompt = list(
-            self._tokenizer.apply_chat_template(inert, add_generation_prompt=True, return_dict=True)["input_ids"]
-        )
+        prompt = self.encode(messages)
+        read, cache = self._instructions(messages)
+        if prompt[: len(read)] != read:
+            read, cache = [], None
         made: list[int] = []
         shown = ""
-        with self._turn:
-            for token in generate_greedy(
-                self._model,
-                prompt,
-                max_new_tokens=max_new_tokens,
-                stop_ids=self._stop_ids,
-                steps=None if form is None else write_form(form, self._vocabulary),
-            ):
-                made.append(token)
-                text = self._tokenizer.decode(made, skip_special_tokens=True)
-                if text.endswith("\ufffd"):  # half of a character: wait for its other bytes
-                    continue
-                yield TextPiece(text[len(shown) :], len(prompt), len(made))
-                shown = text
+        for token in generate_greedy(
+            self._step,
+            prompt[len(read) :],
+            cache=cache.copy() if cache is not None else None,
+            max_new_tokens=max_new_tokens,
+            stop_ids=self._stop_ids,
+            steps=None if form is None else write_form(form, self._vocabulary),
+        ):
+            made.append(token)
+            text = self._tokenizer.decode(made, skip_special_tokens=True)
+            if text.endswith("\ufffd"):  # half of a character: wait for its other bytes
+                continue
+            yield TextPiece(text[len(shown) :], len(prompt), len(made))
+            shown = text
+
+    def encode(self, messages: Sequence[Message]) -> list[int]:
+        """Return a prompt's token ids; special tokens that somebody wrote are text."""
+        inert = [{**message, "content": self._special.sub(_broken_up, message["content"])} for message in messages]
+        with self._encoding:
+            encoded = self._tokenizer.apply_chat_template(inert, add_generation_prompt=True, return_dict=True)
+        return list(encoded["input_ids"])
+
+    def _instructions(self, messages: Sequence[Message]) -> tuple[list[int], Any]:
+        """Return the tokens that every prompt with the same instructions begins with, and the cache of having read them."""
+        system = messages[0]["content"]
+        if self._fast is None or messages[0]["role"] != "system":
+            return [], None
+        if system not in self._read:
+            prompts = [self.encode([messages[0], {"role": "user", "content": text}]) for text in ("A", "0")]
+            read = [first for first, _ in takewhile(lambda pair: pair[0] == pair[1], zip(*prompts, strict=False))]
+            _, cache = self._step(read, None, None)
+            self._read = dict([*self._read.items(), (system, (read, cache))][-MAX_INSTRUCTIONS:])
+        return self._read[system]
+
+
+def through_transformers(model: Any) -> Step:
+    """Return the step of a model that is called as transformers calls a causal LM; several threads take turns."""
+    import torch
+
+    turn = threading.Lock()
+
+    def step(ids: Sequence[int], cache: Any, options: ArrayLike | None) -> tuple[int, Any]:
+        with turn, torch.inference_mode():
+            output = model(input_ids=torch.tensor([list(ids)]), past_key_values=cache, use_cache=True, logits_to_keep=1)
+            logits = output.logits[0, -1]
+            if options is None:
+                return int(logits.argmax()), output.past_key_values
+            allowed = torch.as_tensor(options)
+            return int(allowed[logits[allowed].argmax()]), output.past_key_values
+
+    return step
 
 
 def generate_greedy(
-    model: Any,
+    step: Step,
     prompt: Sequence[int],
     *,
+    cache: Any = None,
     max_new_tokens: int,
     stop_ids: frozenset[int],
     steps: Steps[None] | None = None,
 ) -> Iterator[int]:
     """Yield the most likely next token id, again and again, until a stop id, the end of the form or `max_new_tokens`.
 
-    `model` is called as transformers calls a causal LM, with input_ids of shape (1, n) and a key/value cache. `steps`
-    says which tokens may come next; where it leaves one, the model is not asked, and reads it with the next that it is.
-    Nothing is given out before the model has read the prompt, so that the time to the first token is what it seems.
+    `cache` holds what was read before the prompt. `steps` says which tokens may come next; where it leaves one, the model
+    is not asked, and reads it with the next that it is. Nothing is given out before the model has read the prompt, so that
+    the time to the first token is what it seems.
     """
-    import torch
-
-    cache = None
     unread = list(prompt)
     held: list[int] = []
+    asked = False
     options = next(steps) if steps is not None else None
     for _ in range(max_new_tokens):
         if options is not None and len(options) == 1:
-            token = options[0]
+            token = int(options[0])
         else:
-            with torch.inference_mode():
-                output = model(
-                    input_ids=torch.tensor([unread]), past_key_values=cache, use_cache=True, logits_to_keep=1
-                )
-            cache, unread = output.past_key_values, []
-            logits = output.logits[0, -1]
-            token = int(logits.argmax() if options is None else options[int(logits[torch.as_tensor(options)].argmax())])
+            token, cache = step(unread, cache, options)
+            asked, unread = True, []
         if token in stop_ids:
             break
         held.append(token)
         unread.append(token)
-        if cache is not None:
+        if asked:
             yield from held
             held.clear()
         if steps is not None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import pairwise, zip_longest
 
 from jargon_rag.chunking import split_sentences
@@ -43,6 +44,8 @@ _OPENING_ASIDES = re.compile(
     re.IGNORECASE,
 )
 _SILENT = frozenset(",.!'\"“”‘’()[]{};:…—–`*_") | {"-"}  # a hyphen joins words; a minus is part of its number
+_LIGHT = _VOICE | _ARTICLES  # what a claim may have that the evidence has not
+_PASSED = _ARTICLES | _SILENT | {"?", "morty"}  # what a claim need not have
 _STOPS = frozenset(".!…")
 _OPENING = re.compile(r"[\s\"'“‘(*`\[]+$")
 _PAUSE = re.compile(r"['\"”’)]*(?:[,.;:!…—–]|\s+[—–])")
@@ -78,6 +81,18 @@ class _Clause:
     end: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Evidence:
+    """A passage as claims are laid over it: its tokens, and what runs of them are."""
+
+    text: str
+    tokens: list[_Token]
+    sentences: list[tuple[int, int]]
+    clauses: list[_Clause]
+    starts: set[int]
+    asks: set[int]
+
+
 def check_support(claim: str, evidence: str) -> Verdict:
     """Say whether evidence supports a claim, by alignment; the score is the share of the claim's words found in order.
 
@@ -96,27 +111,24 @@ def without_aside(claim: str) -> str:
 
 
 def _check(claim: str, evidence: str) -> Verdict:
-    evidence = unicodedata.normalize("NFC", evidence)
     spoken = _tokens(unicodedata.normalize("NFC", claim))
     claimed = [token for token in spoken[:MAX_TOKENS] if token.text not in _SILENT]
-    content = [token for token in claimed if token.text not in _VOICE | _ARTICLES]
+    content = [token for token in claimed if token.text not in _LIGHT]
     if not content:
         return Verdict(False, 0.0, "there is no claim in it")
     if not evidence.strip():
         return Verdict(False, 0.0, "there is no evidence")
-    evidence, found = _readable(evidence)
+    read = _read(evidence)
+    found, sentences = read.tokens, read.sentences
     if not found:
         return Verdict(False, 0.0, f"the evidence begins with a sentence of more than {MAX_TOKENS} words and signs")
     if len(spoken) > MAX_TOKENS:
         return Verdict(False, 0.0, f"the claim is too long to be checked: more than {MAX_TOKENS} words and signs")
-    sentences = _sentence_spans(evidence, found)
-    aligned = _align(
-        spoken, found, _clauses(found, sentences), starts=_starts(found, sentences), asks=_questions(found, sentences)
-    )
+    aligned = _align(spoken, found, read.clauses, starts=read.starts, asks=read.asks)
     if aligned is not None:
         first, last = aligned
         touched = [span for span in sentences if span[0] <= last and span[1] > first]
-        quote = evidence[found[touched[0][0]].start : found[touched[-1][1] - 1].end]
+        quote = read.text[found[touched[0][0]].start : found[touched[-1][1] - 1].end]
         return Verdict(
             True,
             1.0,
@@ -128,6 +140,14 @@ def _check(claim: str, evidence: str) -> Verdict:
     )
     share = _longest_common(content, found) / len(content)
     return Verdict(False, round(min(share, 0.99), 4), _difference(content, nearest))
+
+
+@lru_cache(256)  # an answer's passages are each checked against many times
+def _read(evidence: str) -> _Evidence:
+    text, tokens = _readable(unicodedata.normalize("NFC", evidence))
+    sentences = _sentence_spans(text, tokens)
+    clauses = _clauses(tokens, sentences)
+    return _Evidence(text, tokens, sentences, clauses, _starts(tokens, sentences), _questions(tokens, sentences))
 
 
 def _tokens(text: str) -> list[_Token]:
@@ -263,7 +283,7 @@ def _align(
             pauses.add(len(claimed))
         if token.text not in _SILENT:
             claimed.append(token)
-    lead = next((i for i, token in enumerate(claimed) if token.text not in _VOICE | _ARTICLES), 0)
+    lead = next((i for i, token in enumerate(claimed) if token.text not in _LIGHT), 0)
     by_start: dict[int, list[int]] = {}
     for clause in clauses:
         by_start.setdefault(clause.start, []).append(clause.end)
@@ -274,14 +294,14 @@ def _align(
             span = reached.get((i, j))
             if span is None or (j in starts and lead < i < len(claimed) and i not in pauses):
                 continue
-            if i < len(claimed) and claimed[i].text in _VOICE | _ARTICLES:
+            if i < len(claimed) and claimed[i].text in _LIGHT:
                 reached.setdefault((i + 1, j), span)
             if j == len(found):
                 continue
             evidence_token = found[j].text
             if i < len(claimed) and claimed[i].text == evidence_token and j not in asks:
                 reached.setdefault((i + 1, j + 1), (span[0] if span[0] >= 0 else j, j))
-            if evidence_token in _ARTICLES | _SILENT | {"?", "morty"}:
+            if evidence_token in _PASSED:
                 reached.setdefault((i, j + 1), span)
             for end in by_start.get(j, []):
                 reached.setdefault((i, end), span)

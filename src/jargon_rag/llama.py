@@ -1,20 +1,24 @@
 """The forward pass of a Llama model (Touvron et al. 2023) in a few plain operations a layer, for decoding on a CPU.
 
 At 135M parameters a decoding step through transformers is mostly Python; here the projections of a layer are fused, and
-keys and values are written into a cache that is allocated once. Token ids of one sequence in, logits of the last token
-out; the same numbers as transformers' LlamaForCausalLM up to rounding (a test compares them).
+keys and values are written into a cache that is allocated once. Several sequences are read in one pass: their tokens
+stand one after the other, so that the weights are read once for all of them; only attention looks at each by itself.
+Token ids in, hidden states and the choice of a next token out; the same numbers as transformers' LlamaForCausalLM up to
+rounding (a test compares them).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention, silu
+from numpy.typing import ArrayLike
+from torch.nn.functional import linear, pad, rms_norm, scaled_dot_product_attention, silu
 
 BLOCK = 256  # tokens by which a cache grows
+FEW = 32  # rows up to which the weights are better the left factor: they need not be rearranged then
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,17 +31,32 @@ class _Layer:
     down: torch.Tensor
 
 
-@dataclass(slots=True)
 class Cache:
-    """Keys and values of the tokens read so far, each of shape (layers, key heads, capacity, head size)."""
+    """Keys and values of the tokens of one sequence that were read, each of shape (layers, key heads, capacity, head size)."""
 
-    keys: torch.Tensor
-    values: torch.Tensor
-    length: int
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor, length: int = 0) -> None:
+        """Keep tensors whose first `length` tokens are filled."""
+        self.keys, self.values, self.length = keys, values, length
+
+    def copy(self) -> Cache:
+        """Return a cache with the same tokens, and room for more, that grows by itself."""
+        grown = Cache(self.keys, self.values, self.length)
+        grown._grow(0)
+        return grown
+
+    def make_room(self, tokens: int) -> None:
+        """See to it that so many more fit."""
+        if self.length + tokens > self.keys.shape[2]:
+            self._grow(tokens)
+
+    def _grow(self, tokens: int) -> None:
+        filled, more = self.length, tokens + BLOCK
+        self.keys = pad(self.keys[:, :, :filled], (0, 0, 0, more))
+        self.values = pad(self.values[:, :, :filled], (0, 0, 0, more))
 
 
 class FastLlama:
-    """Stands in for a LlamaForCausalLM where one sequence is decoded; called as transformers calls a model."""
+    """Stands in for a LlamaForCausalLM where sequences are decoded."""
 
     def __init__(self, model: Any) -> None:
         """Take over the weights of a model for which `fits` holds; they are fused, not copied twice."""
@@ -47,56 +66,69 @@ class FastLlama:
         self._epsilon = config.rms_norm_eps
         self._embedding = model.model.embed_tokens.weight.detach()
         self._head = model.lm_head.weight.detach()
-        self._norm = model.model.norm.weight.detach()
-        self._layers = [_fuse(layer) for layer in model.model.layers]
+        self._sums = torch.promote_types(self._embedding.dtype, torch.float32)  # what layers add up in
+        self._norm = model.model.norm.weight.detach().to(self._sums)
+        self._layers = [_fuse(layer, self._sums) for layer in model.model.layers]
         self._rotary = model.model.rotary_emb
 
-    def __call__(
-        self, *, input_ids: torch.Tensor, past_key_values: Cache | None, use_cache: bool, logits_to_keep: int
-    ) -> SimpleNamespace:
-        """Read tokens of shape (1, n) after those in the cache; logits have shape (1, 1, vocabulary)."""
-        assert use_cache and logits_to_keep == 1 and len(input_ids) == 1
-        n = input_ids.shape[1]
-        cache = self._grown(past_key_values, n)
-        start, end = cache.length, cache.length + n
-        hidden = self._embedding[input_ids]  # (1, n, width)
-        cosine, sine = (part[0] for part in self._rotary(hidden, torch.arange(start, end)[None]))  # (n, size)
-        mask = None
-        if n > 1 and start:
-            mask = torch.ones(n, end, dtype=torch.bool).tril(start)
-        for number, layer in enumerate(self._layers):
-            normed = rms_norm(hidden, hidden.shape[-1:], layer.before, self._epsilon)
-            heads = linear(normed, layer.qkv).view(n, -1, self._size).transpose(0, 1)  # (all heads, n, size)
-            turned, values = heads[: -self._key_heads], heads[-self._key_heads :]
-            turned = turned * cosine + _half_turned(turned) * sine
-            cache.keys[number, :, start:end] = turned[self._heads :]
-            cache.values[number, :, start:end] = values
-            attended = scaled_dot_product_attention(
-                turned[None, : self._heads],
-                cache.keys[number, None, :, :end],
-                cache.values[number, None, :, :end],
-                attn_mask=mask,
-                is_causal=n > 1 and not start,
-                enable_gqa=True,
-            )
-            hidden = hidden + linear(attended.transpose(1, 2).reshape(1, n, -1), layer.out)
-            normed = rms_norm(hidden, hidden.shape[-1:], layer.between, self._epsilon)
-            gate, up = linear(normed, layer.gate_up).chunk(2, dim=-1)
-            hidden = hidden + linear(silu(gate) * up, layer.down)
-        cache.length = end
-        last = rms_norm(hidden[:, -1:], hidden.shape[-1:], self._norm, self._epsilon)
-        return SimpleNamespace(logits=linear(last, self._head), past_key_values=cache)
+    def new_cache(self) -> Cache:
+        """Return a cache without tokens."""
+        shape = (len(self._layers), self._key_heads, 0, self._size)
+        empty = torch.empty(shape, dtype=self._embedding.dtype)
+        return Cache(empty, empty)
 
-    def _grown(self, cache: Cache | None, n: int) -> Cache:
-        """Return a cache with room for n tokens more."""
-        length = cache.length if cache is not None else 0
-        if cache is not None and length + n <= cache.keys.shape[2]:
-            return cache
-        shape = (len(self._layers), self._key_heads, length + n + BLOCK, self._size)
-        keys, values = (torch.empty(shape, dtype=self._embedding.dtype) for _ in range(2))
-        if cache is not None:
-            keys[:, :, :length], values[:, :, :length] = cache.keys[:, :, :length], cache.values[:, :, :length]
-        return Cache(keys, values, length)
+    def read(self, sequences: Sequence[tuple[Sequence[int], Cache]]) -> torch.Tensor:
+        """Read the next tokens of each sequence into its cache; return the states after their last ones, (sequences, width)."""
+        spans, places, end = [], [], 0
+        for ids, cache in sequences:
+            cache.make_room(len(ids))
+            spans.append((end, end + len(ids), cache, _mask(cache.length, len(ids))))
+            places.append(torch.arange(cache.length, cache.length + len(ids)))
+            end += len(ids)
+        embedded = self._embedding[torch.tensor([token for ids, _ in sequences for token in ids])]  # (n, width)
+        cosine, sine = (part[0] for part in self._rotary(embedded, torch.cat(places)[None]))  # (n, size)
+        hidden = embedded.to(self._sums)
+        for number, layer in enumerate(self._layers):
+            heads = _times(self._normed(hidden, layer.before), layer.qkv).view(end, -1, self._size).transpose(0, 1)
+            turned, values = heads[: -self._key_heads], heads[-self._key_heads :]  # (heads, n, size)
+            turned = turned * cosine + _half_turned(turned) * sine
+            attended = [
+                self._attend(turned[:, start:stop], values[:, start:stop], number, cache, mask)
+                for start, stop, cache, mask in spans
+            ]
+            hidden += _times(attended[0] if len(attended) == 1 else torch.cat(attended), layer.out)
+            gate, up = _times(self._normed(hidden, layer.between), layer.gate_up).chunk(2, dim=-1)
+            hidden += _times(silu(gate) * up, layer.down)
+        for ids, cache in sequences:
+            cache.length += len(ids)
+        return self._normed(hidden[[stop - 1 for _, stop, _, _ in spans]], self._norm)
+
+    def choose(self, state: torch.Tensor, options: ArrayLike | None) -> int:
+        """Return the likeliest next token after a state of shape (width,), of all or of some; only theirs are computed."""
+        if options is None:
+            return int((self._head @ state).argmax())
+        allowed = torch.as_tensor(options)
+        return int(allowed[(self._head[allowed] @ state).argmax()])
+
+    def _attend(
+        self, turned: torch.Tensor, values: torch.Tensor, number: int, cache: Cache, mask: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Write keys and values of one sequence's new tokens into its cache, and return what the queries find, (n, width)."""
+        n, end = turned.shape[1], cache.length + turned.shape[1]
+        cache.keys[number, :, cache.length : end] = turned[self._heads :]
+        cache.values[number, :, cache.length : end] = values
+        found = scaled_dot_product_attention(
+            turned[None, : self._heads],
+            cache.keys[number, None, :, :end],
+            cache.values[number, None, :, :end],
+            attn_mask=mask,
+            is_causal=n > 1 and mask is None,
+            enable_gqa=True,
+        )
+        return found[0].transpose(0, 1).reshape(n, -1)
+
+    def _normed(self, hidden: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        return rms_norm(hidden, hidden.shape[-1:], weights, self._epsilon).to(self._embedding.dtype)
 
 
 def fits(model: Any) -> bool:
@@ -107,18 +139,32 @@ def fits(model: Any) -> bool:
     return not (config.attention_bias or config.mlp_bias or getattr(config, "quantization_config", None))
 
 
+def _mask(read: int, n: int) -> torch.Tensor | None:
+    """Return which tokens the next n may look at, after so many that were read; None where that needs no saying."""
+    return torch.ones(n, read + n, dtype=torch.bool).tril(read) if n > 1 and read else None
+
+
+def _times(x: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Return x @ weights.T for x of shape (n, in)."""
+    n = len(x)
+    if n > FEW or x.dtype != torch.bfloat16:
+        return linear(x, weights)
+    # oneDNN rearranges the right factor, and a single column goes a slow way of its own
+    return torch.mm(weights, (x if n > 1 else pad(x, (0, 0, 0, 1))).t()).t()[:n].contiguous()
+
+
 def _half_turned(x: torch.Tensor) -> torch.Tensor:
     first, second = x.chunk(2, dim=-1)
     return torch.cat((-second, first), dim=-1)
 
 
-def _fuse(layer: Any) -> _Layer:
+def _fuse(layer: Any, sums: torch.dtype) -> _Layer:
     attention, feed = layer.self_attn, layer.mlp
     return _Layer(
-        layer.input_layernorm.weight.detach(),
+        layer.input_layernorm.weight.detach().to(sums),
         torch.cat([part.weight.detach() for part in (attention.q_proj, attention.k_proj, attention.v_proj)]),
         attention.o_proj.weight.detach(),
-        layer.post_attention_layernorm.weight.detach(),
+        layer.post_attention_layernorm.weight.detach().to(sums),
         torch.cat([feed.gate_proj.weight.detach(), feed.up_proj.weight.detach()]),
         feed.down_proj.weight.detach(),
     )

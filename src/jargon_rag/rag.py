@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from jargon_rag.answering import Draft, asks, attribute, morty, ms_since, own_question, own_words, stated
+from jargon_rag.answering import Draft, attribute, morty, ms_since, own_words, stated
 from jargon_rag.conversation import check_history, standalone_question
 from jargon_rag.embedder import SentenceTransformerEmbedder
 from jargon_rag.errors import InputError
@@ -270,7 +270,7 @@ class JargonRAG:
     ) -> Generator[Sentence, None, bool]:
         """Yield the dialogue: the model's sentences that pass, and the glossary's own words in place of those that do not.
 
-        Returns False when the model says that the evidence does not answer the question.
+        Morty's line is not the model's, and need not wait for it. Returns False when the model says that the evidence does not answer the question.
         """
         own = own_words(sources, evidence, draft.style)
         fallback = (pair for pair in own if not draft.has(pair[0].text))  # asked when a sentence is needed
@@ -279,22 +279,16 @@ class JargonRAG:
             if draft.style == "rick"
             else None
         )
-        asked: Sentence | None = None  # what Morty asks next, shown with Rick's reply
+        if opening:
+            yield draft.add(opening)
         failures = asides = 0
         with closing(draft.time(self._stream(draft, sources, evidence, opening))) as written:
             for raw in read_sentences(written):
                 if draft.stopped:
                     break
-                if raw.text.rstrip(".") == NONE and not draft.sentences:
+                if raw.text.rstrip(".") == NONE and not draft.claims:
                     return False
-                if opening and raw.speaker == "Morty" and not draft.claims:
-                    if not draft.sentences:  # what follows belongs to his line
-                        yield draft.add(own_question(raw, opening))
-                        if draft.sentences[0].origin == "model":
-                            draft.first_shown_ms = ms_since(draft.started)
-                    continue
                 if raw.speaker == "Morty":
-                    asked = asks(raw) or asked
                     continue
                 if len(draft.claims) >= MAX_CLAIMS:
                     break
@@ -311,11 +305,6 @@ class JargonRAG:
                 else:
                     draft.first_shown_ms = draft.first_shown_ms or ms_since(draft.started)
                 if claim is not None:
-                    if opening and not draft.sentences:
-                        yield draft.add(opening)
-                    if asked and draft.claims:
-                        yield draft.add(asked)
-                        asked = None
                     yield draft.claim(*claim, sources=sources)
                 if failures >= MAX_FAILURES:
                     break
@@ -331,10 +320,6 @@ class JargonRAG:
         written = any(claim.origin == "model" for claim in draft.claims) and not draft.broken_off
         wanted = 1 if written else OWN_CLAIMS
         uncited = self._compared(draft.retrieval, sources) - {n for claim in draft.claims for n in claim.citations}
-        if draft.style == "rick" and not draft.sentences:
-            yield draft.add(
-                morty(draft.retrieval, sources, evidence, compared=self._compared(draft.retrieval, sources))
-            )
         for sentence, chunk in own_words(sources, evidence, draft.style):
             if draft.has(sentence.text):
                 continue

@@ -235,7 +235,7 @@ class AnswerForm:
     facts: tuple[
         tuple[int, str, str], ...
     ]  # (marker, term, passage) of what may be said; an answer begins with the first
-    asked: str = ""  # Morty's line, where it is given; else the model writes it
+    asked: str = ""  # Morty's line, in the style that has one
     required: frozenset[int] = frozenset()  # markers that must occur: the compared entries
     max_claims: int = 4
 
