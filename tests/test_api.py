@@ -21,6 +21,7 @@ from gradio_client import Client
 from openai.types.chat import ChatCompletionMessageParam
 
 from jargon_rag.api import MAX_BODY_BYTES, MAX_WAITING, MODELS, RETRY_SECONDS
+from jargon_rag.generator import AT_ONCE
 from jargon_rag.rag import JargonRAG
 from jargon_rag.ui.page import launch
 from jargon_rag.waiting import WaitingLine
@@ -231,13 +232,14 @@ def test_a_full_line_is_told_with_the_place_and_empties_when_clients_hang_up(por
 
 def test_a_client_that_waits_is_told_its_place_and_answered(port: int) -> None:
     record = {"model": "jargon-rag", "messages": QUESTION, "stream": True}
-    first, second = open_request(port, record), open_request(port, record)
+    connections = [open_request(port, record) for _ in range(AT_ONCE + 2)]
     try:
-        told = [connection.getresponse().read().decode() for connection in (first, second)]
+        told = [connection.getresponse().read().decode() for connection in connections]
     finally:
-        first.close()
-        second.close()
-    assert ": 1 before you\n" in "".join(told)
+        for connection in connections:
+            connection.close()
+    assert sum(": 1 before you\n" in events for events in told) == 1
+    assert sum(" before you\n" in events for events in told) == 2
     for events in told:
         assert events.endswith("data: [DONE]\n\n")
         assert "[1] Dropout" in events
@@ -245,7 +247,7 @@ def test_a_client_that_waits_is_told_its_place_and_answered(port: int) -> None:
 
 def test_the_page_s_answers_stand_in_the_same_line(rag: JargonRAG) -> None:
     port = free_port()
-    page = launch(lambda _: rag, port=port, say=lambda _: None, wait=False)
+    page = launch(lambda _: rag, port=port, at_once=1, say=lambda _: None, wait=False)
     try:
         record = {"model": "jargon-rag", "messages": QUESTION, "stream": True}
         wait_until(lambda: status_of(port, {**record, "stream": False}) == 200, seconds=LOAD_SECONDS)
@@ -314,6 +316,19 @@ def test_a_line_is_first_come_first_served_and_survives_those_who_leave() -> Non
             future.result(timeout=10)
     assert order == [0, 1, 2, 3, 4]
     assert len(line) == 0
+
+
+def test_several_are_answered_side_by_side() -> None:
+    line = WaitingLine(at_once=2)
+    assert line.before_the_next == 0
+    places = [line.join() for _ in range(4)]
+    assert [place.done() for place in places] == [True, True, False, False]
+    assert line.before_the_next == 3
+    line.leave(places[0])
+    assert [place.done() for place in places[1:]] == [True, True, False]
+    line.leave(places[3])
+    line.leave(places[1])
+    assert line.before_the_next == 0
 
 
 def test_a_place_given_up_before_its_turn_is_passed_on() -> None:

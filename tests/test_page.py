@@ -6,7 +6,10 @@ import http.client
 import json
 import shutil
 import socket
+import subprocess
+import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Callable, Generator, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -306,22 +309,37 @@ def test_a_closed_tab_stops_the_model(browser: Browser, gated: tuple[str, Gated]
     assert model.closed.wait(ANSWER_MS / 1000)
 
 
-def test_the_page_says_when_its_server_is_gone_and_goes_on_when_it_is_back(browser: Browser, rag: JargonRAG) -> None:
+def test_a_page_whose_server_is_killed_says_so_and_goes_on_when_it_is_back(browser: Browser) -> None:
     port = free_port()
-    page = launch(lambda _: rag, port=port, say=lambda _: None, wait=False)
+    serve = [sys.executable, "-m", "jargon_rag", "serve", "--port", str(port)]
     tab = browser.new_page()
-    ask_in(tab, f"http://127.0.0.1:{port}/", "What is overfitting?")
-    last_answer(tab)
-    page.close()
-    expect(tab.get_by_text("Connection to the server was lost")).to_be_visible(timeout=ANSWER_MS)
-    page = launch(lambda _: rag, port=port, say=lambda _: None, wait=False)
-    try:
-        expect(tab.get_by_text("Connection to the server was lost")).to_be_hidden(timeout=ANSWER_MS)
-        send(tab, "What is an epoch?")
-        expect(last_answer(tab).locator("details.source").first).to_contain_text("Epoch")
-    finally:
-        tab.close()
-        page.close()
+    with subprocess.Popen(serve) as server:
+        try:
+            wait_for(port)
+            ask_in(tab, f"http://127.0.0.1:{port}/", "What is overfitting?")
+            last_answer(tab)
+        finally:
+            server.kill()
+    expect(tab.get_by_role("alert").get_by_text("The server is gone")).to_be_visible(timeout=ANSWER_MS)
+    with subprocess.Popen(serve) as server:
+        try:
+            expect(tab.locator("#lost")).to_have_count(0, timeout=ANSWER_MS)
+            expect(tab.locator(".state.ready")).to_be_visible(timeout=ANSWER_MS)
+            send(tab, "What is an epoch?")
+            expect(last_answer(tab).locator("details.source").first).to_contain_text("Epoch")
+        finally:
+            tab.close()
+            server.kill()
+
+
+def wait_for(port: int) -> None:
+    """Wait until something listens."""
+    for _ in range(ANSWER_MS // 100):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    raise AssertionError(f"nothing listens on {port}")
 
 
 def test_a_link_asks_when_it_is_opened_and_can_be_copied(browser_page: Page, url: str) -> None:

@@ -83,11 +83,11 @@ def routes(loader: Loading, line: WaitingLine) -> list[BaseRoute]:
         try:
             asked = _read(await _body(request))
             events = _events(_ready(loader), line, asked)
-            place = await anext(events)  # raises when the line is full
-            assert isinstance(place, int), "the place comes first"
+            before = await anext(events)  # raises when the line is full
+            assert isinstance(before, int), "their number comes first"
             head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": asked.model}
             if asked.stream:
-                chunks = _chunks(events, asked, head, place=place)
+                chunks = _chunks(events, asked, head, before=before)
                 return StreamingResponse(chunks, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
             answer = await _unless_gone(request, _last(events))
             return Response(status_code=499) if answer is None else JSONResponse(_completion(answer, head))
@@ -172,7 +172,7 @@ def _ready(loader: Loading) -> JargonRAG:
 
 
 async def _events(rag: JargonRAG, line: WaitingLine, asked: _Asked) -> AsyncGenerator[int | Event, None]:
-    """Yield the place in the line as a number, then, when its turn has come, the events of the answer.
+    """Yield how many are before one in the line, then, when its turn has come, the events of the answer.
 
     Closing or cancelling it leaves the line and stops the model at its next token.
     """
@@ -180,9 +180,9 @@ async def _events(rag: JargonRAG, line: WaitingLine, asked: _Asked) -> AsyncGene
         raise _RequestError(
             503, f"Busy: {len(line)} are asking, and you would be number {len(line) + 1}.", code="busy", retry=True
         )
-    place, stop = line.join(), threading.Event()
+    before, place, stop = line.before_the_next, line.join(), threading.Event()
     try:
-        yield len(line)
+        yield before
         await asyncio.wrap_future(place)
         style = MODELS[asked.model]
         with closing(rag.stream(asked.question, history=asked.history, style=style, stop=stop)) as events:
@@ -233,7 +233,7 @@ def _completion(answer: Answer, head: dict[str, Any]) -> dict[str, Any]:
 
 
 async def _chunks(
-    events: AsyncGenerator[int | Event, None], asked: _Asked, head: dict[str, Any], *, place: int
+    events: AsyncGenerator[int | Event, None], asked: _Asked, head: dict[str, Any], *, before: int
 ) -> AsyncGenerator[str, None]:
     """Yield an answer as server-sent events, a sentence at a time as it passes its check."""
 
@@ -243,8 +243,8 @@ async def _chunks(
     sentences: list[Sentence] = []
     shown = ""
     async with aclosing(events):
-        if place > 1:
-            yield f": {place - 1} before you\n\n"  # a comment, which clients skip
+        if before:
+            yield f": {before} before you\n\n"  # a comment, which clients skip
         yield chunk(_delta({"role": "assistant", "content": ""}))
         try:
             async for event in events:

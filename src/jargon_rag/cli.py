@@ -62,7 +62,7 @@ class EngineChoice(StrEnum):
     openai = "openai"
 
 
-AT_ONCE = 32  # answers that a server is asked for side by side; it batches them
+SERVER_AT_ONCE = 32  # answers that a server is asked for side by side; it batches them
 
 Corpus = Annotated[
     Path | None, typer.Option(help="Your glossary: a Markdown file, or a folder of them. Default: the shipped one.")
@@ -272,6 +272,7 @@ def serve(
 ) -> None:
     """Open the web chat. The page is up at once; models load behind it."""
     _prepare_environment(model if engine == EngineChoice.local else None, embedder)
+    from jargon_rag.generator import AT_ONCE
     from jargon_rag.ui.page import launch
 
     with _errors_told():
@@ -284,7 +285,7 @@ def serve(
             host=host,
             port=port,
             feedback=feedback,
-            at_once=1 if written_by is None else AT_ONCE,
+            at_once=AT_ONCE if written_by is None else SERVER_AT_ONCE,
             mcp=mcp,
             root_path=root_path,
             say=_say,

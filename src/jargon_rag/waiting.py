@@ -14,7 +14,7 @@ class WaitingLine:
 
     def __init__(self, at_once: int = 1) -> None:
         """Start with nobody in it; the first `at_once` are answered side by side."""
-        self._at_once = at_once
+        self.at_once = at_once
         self._places: deque[Future[None]] = deque()
         self._lock = threading.Lock()
 
@@ -22,12 +22,17 @@ class WaitingLine:
         """Return how many are in it, the one who is being answered included."""
         return len(self._places)
 
+    @property
+    def before_the_next(self) -> int:
+        """Return how many must be answered before the turn comes of one who would join now."""
+        return max(0, len(self._places) + 1 - self.at_once)
+
     def join(self) -> Future[None]:
         """Take the last place. Whoever joins must leave, answered or not."""
         place: Future[None] = Future()
         with self._lock:
             self._places.append(place)
-            if len(self._places) <= self._at_once:
+            if len(self._places) <= self.at_once:
                 _call(place)
         return place
 
@@ -36,8 +41,8 @@ class WaitingLine:
         with self._lock:
             position = self._places.index(place)
             self._places.remove(place)
-            if position < self._at_once <= len(self._places):
-                _call(self._places[self._at_once - 1])
+            if position < self.at_once <= len(self._places):
+                _call(self._places[self.at_once - 1])
 
     @contextmanager
     def turn(self) -> Iterator[None]:

@@ -22,3 +22,21 @@ new MutationObserver(() => {
   map.dataset.heard = "yes";
   map.on("plotly_click", ({ points }) => points[0].customdata && trigger("click", { term: points[0].customdata }));
 }).observe(document.body, { childList: true, subtree: true });
+
+// A server that is killed leaves an answer unfinished and says nothing: the page asks whether it is there, tells when it is
+// not, and begins anew with another one.
+let served;
+setInterval(async () => {
+  if (document.hidden) return;
+  const reply = await fetch("gradio_api/app_id", { cache: "no-store" }).catch(() => null);
+  const app = reply && reply.ok ? (await reply.json()).app_id : undefined;
+  served ??= app;
+  if (app !== undefined && app !== served) return location.reload();
+  const lost = document.getElementById("lost");
+  if (app !== undefined) lost?.remove();
+  else if (!lost) {
+    const note = Object.assign(document.createElement("p"), { id: "lost", role: "alert" });
+    note.textContent = "The server is gone. This page goes on when it is back.";
+    document.body.append(note);
+  }
+}, 2500);

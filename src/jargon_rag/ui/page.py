@@ -21,6 +21,7 @@ from gradio.events import api
 from jargon_rag.answering import restyled
 from jargon_rag.api import routes
 from jargon_rag.errors import InputError, JargonRAGError
+from jargon_rag.generator import AT_ONCE
 from jargon_rag.rag import JargonRAG, check_question
 from jargon_rag.records import answer_record, retrieval_record
 from jargon_rag.types import Answer, Message, Retrieval, Sentence, Style
@@ -50,8 +51,8 @@ FOCUS = "() => { if (document.activeElement === document.body) document.querySel
 History = list[dict[str, Any]]
 
 
-def create_page(loader: Loader, *, line: WaitingLine, feedback: Path | None = None, at_once: int = 1) -> gr.Blocks:
-    """Return the page; its events ask the loader for the bot when their turn in the line has come, `at_once` side by side.
+def create_page(loader: Loader, *, line: WaitingLine, feedback: Path | None = None) -> gr.Blocks:
+    """Return the page; its events ask the loader for the bot when their turn in the line has come.
 
     Thumbs go into the file `feedback`, if there is one.
     """
@@ -289,7 +290,7 @@ def create_page(loader: Loader, *, line: WaitingLine, feedback: Path | None = No
             page.load(link, outputs=chatbot, **instant),
         ):
             answering = started.then(busy, outputs=box, **instant).then(
-                reply, [chatbot, style], [chatbot, reasons, answer], concurrency_id="answers", concurrency_limit=at_once,
+                reply, [chatbot, style], [chatbot, reasons, answer], concurrency_id="answers", concurrency_limit=line.at_once,
                 api_visibility="private", show_progress="minimal",
             )  # fmt: skip
             answering.then(settle, answer, afterwards, **instant).then(None, js=FOCUS, **instant)
@@ -307,7 +308,7 @@ def create_page(loader: Loader, *, line: WaitingLine, feedback: Path | None = No
         glossary_tab.select(find, words, terms, **private)
         words.change(find, words, terms, trigger_mode="always_last", **private)
         terms.change(read, terms, [entry, about], **private)
-        api(ask, api_name="ask", concurrency_id="answers", concurrency_limit=at_once)
+        api(ask, api_name="ask", concurrency_id="answers", concurrency_limit=line.at_once)
         api(search, api_name="search")
     return page
 
@@ -327,7 +328,7 @@ def launch(
     host: str = "127.0.0.1",
     port: int = 7860,
     feedback: Path | None = None,
-    at_once: int = 1,
+    at_once: int = AT_ONCE,
     mcp: bool = False,
     root_path: str | None = None,
     say: Callable[[str], None] = print,
@@ -335,7 +336,7 @@ def launch(
 ) -> gr.Blocks:
     """Bind the page, then load the models behind it. With `wait`, serve until interrupted.
 
-    at_once: answers that are written side by side; a model in this process writes one at a time.
+    at_once: answers that are written side by side.
     feedback: a file that readers' thumbs are appended to; without one there are no thumbs.
     mcp: offer /ask and /search as tools of a Model Context Protocol server too, at /gradio_api/mcp/.
     root_path: where a proxy in front shows the page, if not at the root of its host: "/jargon".
@@ -349,7 +350,7 @@ def launch(
     if feedback is not None:
         check_feedback_file(feedback)
     loader, line = Loader(load), WaitingLine(at_once)
-    page = create_page(loader, line=line, feedback=feedback, at_once=at_once)
+    page = create_page(loader, line=line, feedback=feedback)
     page.queue(default_concurrency_limit=1, max_size=16, api_open=True)
     page.launch(
         server_name=host,
