@@ -448,7 +448,8 @@ def _prepare_environment(model: str | None, embedder: str | None) -> None:
     """Keep the libraries quiet and offline, unless a model is to come from the hub."""
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    # threads that spin long while they wait make a step many times slower as soon as another process wants a core
+    # how long OpenMP's threads spin before they sleep: a step has hundreds of short waits, and waking up costs more than they
+    # last; without a number the wait is cut to a thousandth once several threads of ours compute
     os.environ.setdefault("GOMP_SPINCOUNT", "300000")
     if all(name is None or Path(name).is_dir() for name in (model, embedder)):
         os.environ.setdefault("HF_HUB_OFFLINE", "1")

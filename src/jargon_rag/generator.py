@@ -127,12 +127,13 @@ class LocalGenerator:
         system = messages[0]["content"]
         if self._fast is None or messages[0]["role"] != "system":
             return [], None
-        if system not in self._read:
+        if (known := self._read.get(system)) is None:
             prompts = [self.encode([messages[0], {"role": "user", "content": text}]) for text in ("A", "0")]
             read = [first for first, _ in takewhile(lambda pair: pair[0] == pair[1], zip(*prompts, strict=False))]
             _, cache = self._step(read, None, None)
-            self._read = dict([*self._read.items(), (system, (read, cache))][-MAX_INSTRUCTIONS:])
-        return self._read[system]
+            known = read, cache
+            self._read = dict([*self._read.items(), (system, known)][-MAX_INSTRUCTIONS:])
+        return known
 
 
 def through_transformers(model: Any) -> Step:
