@@ -1,6 +1,6 @@
 # Everything this project does, as commands. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format lint types index toc eval eval-retrieval eval-answers bench bench-full bench-retrieval eval-injections train train-embedder calibrate checksums audit fuzz picture space wheel clean
+.PHONY: help setup run test check format lint types index toc eval eval-retrieval eval-answers bench bench-full bench-traffic bench-retrieval eval-injections train train-embedder calibrate checksums audit fuzz picture space wheel clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -62,6 +62,9 @@ bench-full: setup ## The same, also beside LangChain, LlamaIndex and llama.cpp (
 
 eval-injections: setup ## Put the written attacks to the bot (half an hour); writes docs/security-eval.md
 	$(BIN)/python -m evals.injections
+
+bench-traffic: setup ## Put 30 minutes of mixed traffic to a real server; writes docs/reliability.md
+	$(BIN)/python -m benchmarks.traffic
 
 bench-retrieval: setup ## Measure what a search costs from 10² to 10⁶ chunks (minutes); writes docs/retrieval-scale.md
 	$(BIN)/python -m benchmarks.retrieval_scale

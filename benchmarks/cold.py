@@ -35,13 +35,13 @@ def measure_cold_starts(question: str, *, repeats: int) -> dict[str, list[float]
     found: dict[str, list[float]] = {}
     for number in tqdm(range(-1, repeats), desc="cold starts"):
         once: dict[str, float] = {}
-        with _server("-m", "jargon_rag", "serve", "--port") as (process, url, started):
-            once["our page"] = _page_up(url, process, started)
+        with serving("-m", "jargon_rag", "serve", "--port") as (process, url, started):
+            once["our page"] = page_up(url, process, started)
             _ask(url, question)
             once["our answer"] = time.perf_counter() - started
             once["our memory"] = resident_mib(process.pid)
-        with _server("-c", EMPTY_PAGE) as (process, url, started):
-            once["empty page"] = _page_up(url, process, started)
+        with serving("-c", EMPTY_PAGE) as (process, url, started):
+            once["empty page"] = page_up(url, process, started)
         started = time.perf_counter()
         result = subprocess.run(
             [sys.executable, "-m", "benchmarks.eager", question],
@@ -58,7 +58,7 @@ def measure_cold_starts(question: str, *, repeats: int) -> dict[str, list[float]
 
 
 @contextmanager
-def _server(*command: str) -> Iterator[tuple[subprocess.Popen[bytes], str, float]]:
+def serving(*command: str) -> Iterator[tuple[subprocess.Popen[bytes], str, float]]:
     """Start Python with a command that takes a free port last; yield the process, its address and when it was started."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -74,7 +74,7 @@ def _server(*command: str) -> Iterator[tuple[subprocess.Popen[bytes], str, float
         process.wait(timeout=60)
 
 
-def _page_up(url: str, process: subprocess.Popen[bytes], started: float) -> float:
+def page_up(url: str, process: subprocess.Popen[bytes], started: float) -> float:
     """Return the seconds until a page is served; raises RuntimeError if its process ends, TimeoutError if it takes too long."""
     while time.perf_counter() - started < PATIENCE:
         if process.poll() is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,12 @@ from benchmarks.machine import describe
 from benchmarks.peers import Peers
 from benchmarks.plain import first_texts, whole_entries
 from benchmarks.report import BEGIN, END, TIE, filled, newest, quantile, ratio, roofline_shares, tables
+from benchmarks.traffic import load, report
 from jargon_rag.embedder import SentenceTransformerEmbedder
 from jargon_rag.generator import LocalGenerator
 from jargon_rag.rag import JargonRAG
+from jargon_rag.ui.page import launch
+from tests.conftest import free_port
 
 
 def test_quantiles_lie_between_neighbours() -> None:
@@ -140,3 +144,18 @@ def test_two_questions_make_a_result_with_every_measure(models: Models, tmp_path
     assert "### Decoding" in shown
     assert "### 2 people at once" in shown
     assert "Cold start" not in shown  # not measured here
+
+
+def test_traffic_at_a_real_server_meets_no_fault_and_is_written_down(rag: JargonRAG) -> None:
+    port = free_port()
+    page = launch(lambda _: rag, port=port, say=lambda _: None, wait=False)
+    try:
+        seen = load(port, os.getpid(), ["What is overfitting?", "What is an epoch?"], clients=3, seconds=10)
+    finally:
+        page.close()
+    assert seen.faults == []
+    assert {way for way, _ in seen.outcomes} > {"whole", "streamed", "search"}
+    assert seen.outcomes["whole", "answered"] > 0
+    text = "\n".join(report(seen, [10.0, 20.0], clients=3, minutes=0.2))
+    assert "named error: 0." in text
+    assert "| streamed | answered |" in text

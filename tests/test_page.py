@@ -483,7 +483,7 @@ def test_the_page_and_its_endpoints_work_below_a_path_of_a_proxy(browser_page: P
         lambda request: None if request.url.startswith((url_below_a_path, "data:")) else strayed.append(request.url),
     )
     ask_in(browser_page, url_below_a_path, "What is an epoch?")
-    expect(browser_page.locator("#source-1")).to_contain_text("Epoch", timeout=ANSWER_MS)
+    expect(browser_page.locator("#chat details.source").first).to_contain_text("Epoch", timeout=ANSWER_MS)
     assert strayed == []
     record = Client(url_below_a_path, verbose=False).predict("What is overfitting?", api_name="/ask")
     assert record["citations"][0]["term"] == "Overfitting"

@@ -16,7 +16,7 @@ from jargon_rag.models import PACKAGED
 from scripts.space import ROOT, SHIPPED, stage
 
 COLOURS = {"red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"}
-KINDS = {".py", ".md", ".json", ".jsonl", ".txt", ".css", ".faiss", ".safetensors", ".png", ".svg", ""}
+KINDS = {".py", ".md", ".json", ".jsonl", ".txt", ".css", ".faiss", ".safetensors", ".png", ".svg", ".js", ".woff2", ""}
 
 
 @pytest.fixture(scope="module")
