@@ -483,6 +483,13 @@ def test_setting_stop_ends_the_model_within_a_token_and_yields_nothing_more(scri
     assert [type(event) for event in events] == [Retrieval, Sentence, Sentence]
     assert model.made == 12
     assert list(bot.stream("What is overfitting?", stop=stop)) == []
+    stop.clear()
+    model.made = -1
+    left = bot.stream("What is overfitting?", stop=stop)
+    assert [type(next(left)) for _ in range(2)] == [Retrieval, Sentence]
+    stop.set()
+    assert list(left) == []
+    assert model.made == -1  # it was not even asked
 
 
 def test_the_real_model_stops_where_it_is(rag: JargonRAG) -> None:

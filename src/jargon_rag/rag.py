@@ -270,7 +270,8 @@ class JargonRAG:
     ) -> Generator[Sentence, None, bool]:
         """Yield the dialogue: the model's sentences that pass, and the glossary's own words in place of those that do not.
 
-        Morty's line is not the model's, and need not wait for it. Returns False when the model says that the evidence does not answer the question.
+        Morty's line is not the model's, and need not wait for it. Returns False when the model says that the evidence does
+        not answer the question.
         """
         own = own_words(sources, evidence, draft.style)
         fallback = (pair for pair in own if not draft.has(pair[0].text))  # asked when a sentence is needed
@@ -281,6 +282,8 @@ class JargonRAG:
         )
         if opening:
             yield draft.add(opening)
+        if draft.stopped:
+            return True
         failures = asides = 0
         with closing(draft.time(self._stream(draft, sources, evidence, opening))) as written:
             for raw in read_sentences(written):

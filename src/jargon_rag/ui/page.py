@@ -87,6 +87,7 @@ def create_page(loader: Loader, *, line: WaitingLine, feedback: Path | None = No
         return asking([], question) if question else []
 
     def busy(request: gr.Request) -> gr.Textbox:
+        stop(request)  # a chip or an example may ask while an answer is written
         stops[request.session_hash] = threading.Event()
         return gr.Textbox(interactive=False, submit_btn=False, stop_btn=True)
 
@@ -108,6 +109,7 @@ def create_page(loader: Loader, *, line: WaitingLine, feedback: Path | None = No
         if not history or history[-1]["role"] != "user":
             return
         *earlier, asked = history
+        stopped = stops.setdefault(request.session_hash, threading.Event())
         key = f"source{len(history)}"
 
         def showing(text: str, terms: Sequence[str] = ()) -> History:
@@ -123,7 +125,6 @@ def create_page(loader: Loader, *, line: WaitingLine, feedback: Path | None = No
             retrieval: Retrieval | None = None
             prompt: list[Message] = []
             sentences: list[Sentence] = []
-            stopped = stops.setdefault(request.session_hash, threading.Event())
             with line.turn():
                 for event in rag.stream(question, history=_messages(earlier), style=named, stop=stopped):
                     match event:
@@ -136,6 +137,7 @@ def create_page(loader: Loader, *, line: WaitingLine, feedback: Path | None = No
                         case Answer():
                             text = message(event.sentences, key=key, answer=event)
                             yield showing(text, event.suggestions), why(retrieval, event, prompt), event
+                            return  # a stop that comes now takes nothing back
             if stopped.is_set():
                 yield (
                     showing("\n\n".join([message(sentences, key=key), "_Stopped._"])),
@@ -145,7 +147,8 @@ def create_page(loader: Loader, *, line: WaitingLine, feedback: Path | None = No
         except JargonRAGError as error:
             yield showing(escape_markdown(str(error))), why(None, None, ()), None
         finally:
-            stops.pop(request.session_hash, None)
+            if stops.get(request.session_hash) is stopped:
+                del stops[request.session_hash]
 
     def restyle(history: History, style: str, answer: Answer | None) -> tuple[History, Answer | None]:
         """Say the last answer again in the other style: the same facts, so the model is not asked."""
