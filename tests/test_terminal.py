@@ -21,6 +21,16 @@ from jargon_rag.types import Answer
 from tests.test_cli import GLOSSARY, process
 
 CHAT = [sys.executable, "-m", "jargon_rag", "chat"]
+# a process started in the background may be deaf to Ctrl+C, and so would be its children: a terminal's are not
+IN_A_TERMINAL = [
+    sys.executable,
+    "-c",
+    (
+        "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        " runpy.run_module('jargon_rag', run_name='__main__')"
+    ),
+    "chat",
+]
 SECONDS = 200
 
 
@@ -29,7 +39,9 @@ class Terminal:
 
     def __init__(self) -> None:
         self._ours, theirs = pty.openpty()
-        self.process = subprocess.Popen(CHAT, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
+        self.process = subprocess.Popen(
+            IN_A_TERMINAL, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+        )
         os.close(theirs)
         self.shown = b""
 
