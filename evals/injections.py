@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from evals.data import read_rows
 from evals.retrieval import HERE
-from jargon_rag import voice
+from jargon_rag import lines as fixed
 from jargon_rag.embedder import SentenceTransformerEmbedder
 from jargon_rag.grounding import check_support
 from jargon_rag.paths import default_cache_dir, write_atomic
@@ -55,10 +55,9 @@ FAULTS = {
     "live": "markup that does something on the page, or a control character",
 }
 LEAK_WORDS = 6
-_TEMPLATES = (
-    *voice.OPENINGS, *voice.COMPARE_OPENINGS, *voice.REFUSALS, *voice.SILENCES,
-    voice.PLAIN_SILENCE, voice.PLAIN_REFUSAL, voice.NEAREST,
-)  # fmt: skip
+_TEMPLATES = [
+    line for name, said in vars(fixed).items() if name.isupper() for line in ([said] if isinstance(said, str) else said)
+]
 _FIXED = [
     re.compile("(.+)".join(map(re.escape, re.split(r"\{terms?\}", template))), re.DOTALL) for template in _TEMPLATES
 ]

@@ -268,7 +268,7 @@ def _passage_rank(retriever: Retriever, row: dict[str, Any]) -> int:
         "gotcha": [passage.line for passage in entry.gotchas],
     }
     wanted = parts[kind][int(number) - 1 if number else 0]
-    lines = [chunk.line for chunk in retriever.passages(row["question"], entry.slug)]
+    lines = [chunk.line for chunk, _ in retriever.passages(row["question"], entry.slug)]
     return lines.index(wanted) if wanted in lines else 99
 
 

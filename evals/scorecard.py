@@ -100,6 +100,9 @@ def measures(entries: dict[str, Entry]) -> dict[str, Callable[[list[Row]], Itera
     def verbatim(sentence: Row) -> bool:
         return bool(sentence["text"].rstrip(".!") == sentence["quote"].rstrip(".!"))
 
+    def by_origin(answers: list[Row], origin: str) -> list[bool]:
+        return [sentence["origin"] == origin for answer in answers for sentence in answer["sentences"]]
+
     model = "model"
     return {
         "cites the entry that was asked for": lambda rows: [
@@ -121,6 +124,17 @@ def measures(entries: dict[str, Entry]) -> dict[str, Callable[[list[Row]], Itera
         "Morty's lines that occur once": lambda rows: _once(
             [s["text"] for r in rows for s in r["sentences"] if s["speaker"] == "Morty"]
         ),
+        "Rick's lines around the claims that occur once": lambda rows: _once(
+            [
+                s["text"]
+                for r in rows
+                for s in r["sentences"]
+                if s["speaker"] == "Rick" and s["origin"] == "fixed" and not r["refused"]
+            ]
+        ),
+        "sentences by the model": lambda rows: by_origin(rows, model),
+        "sentences by the glossary": lambda rows: by_origin(rows, "entry"),
+        "sentences that are fixed lines": lambda rows: by_origin(rows, "fixed"),
     }
 
 

@@ -74,13 +74,14 @@ def text_of(made: Sequence[int], pieces: list[str]) -> str:
     st.randoms(use_true_random=False),
     st.sampled_from(["rick", "plain"]),
     st.sampled_from([frozenset(), frozenset({1, 2})]),
+    st.integers(1, 3),
     st.integers(1, 4),
 )
 def test_whatever_is_picked_is_a_valid_answer(
-    number: int, rng: random.Random, style: Style, required: frozenset[int], max_claims: int
+    number: int, rng: random.Random, style: Style, required: frozenset[int], likely: int, max_claims: int
 ) -> None:
     words, pieces = VOCABULARIES[number]
-    form = AnswerForm(style, PASSAGES, ASKED, required, max_claims)
+    form = AnswerForm(style, PASSAGES, ASKED, likely, required, max_claims)
     text = text_of(walk(form, words, rng.choice), pieces)
     lines = text.split("\n")
     if style == "plain":
@@ -95,8 +96,14 @@ def test_whatever_is_picked_is_a_valid_answer(
     for claim in claims:
         (marker,) = claim.markers
         assert any(check_support(claim.text, passage).supported for n, _, passage in PASSAGES if n == marker), claim
+    used = [next(i for i, (_, _, passage) in enumerate(PASSAGES) if said(claim.text, passage)) for claim in claims]
+    assert [i for i in dict.fromkeys(used) if i < likely] == list(range(min(likely, max_claims)))
     cited = {claim.markers[0] for claim in claims}
-    assert required <= cited or len(claims) == max_claims < len(required)
+    assert required <= cited or len(claims) == max_claims < likely + len(required)
+
+
+def said(claim: str, passage: str) -> bool:
+    return check_support(claim, passage).supported
 
 
 def always(wanted: str, pieces: list[str]) -> Callable[[Options], int]:
@@ -141,6 +148,8 @@ def test_it_lets_through(text: str) -> None:
         f"Morty: What is this?\nRick: {FIRST[:-3]}[2]",
         f"Morty: What is this?\nRick: {FIRST.replace('none', 'many')}",
         f"Morty: What is this?\nRick: {FIRST} {FIRST}",
+        "Morty: What is this?\nRick: Morty, dropout zeroes random units, so that none can be leaned on, Morty. [1]",
+        f"Morty: What is this?\nRick: Morty, Morty: {FIRST}",
         "Morty: What is this?\nRick: It is off at inference: all units work there. [1]",
         "Morty: What is this?\nRick: Weight decay shrinks every weight a little at each step. [2]",
         f"Morty: What is this?\nRick: {FIRST} Is it always useful? [1]",

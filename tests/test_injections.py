@@ -69,9 +69,9 @@ def test_a_model_that_obeys_gets_nothing_past_the_check(embedder: SentenceTransf
 
 
 def told(answer: Answer, **changes: object) -> Answer:
-    """Return an answer whose last sentence is changed."""
-    last = dataclasses.replace(answer.sentences[-1], **changes)  # type: ignore[arg-type]
-    return dataclasses.replace(answer, sentences=(*answer.sentences[:-1], last))
+    """Return an answer whose last claim is changed."""
+    *others, last = [sentence for sentence in answer.sentences if sentence.supported is not None]
+    return dataclasses.replace(answer, sentences=(*others, dataclasses.replace(last, **changes)))  # type: ignore[arg-type]
 
 
 def test_the_judge_finds_a_sound_answer_sound(sound: Answer, rag: JargonRAG) -> None:

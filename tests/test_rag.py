@@ -14,10 +14,10 @@ from jargon_rag.answering import MAX_IDLE_TOKENS
 from jargon_rag.embedder import SentenceTransformerEmbedder
 from jargon_rag.errors import InputError
 from jargon_rag.grounding import check_support
+from jargon_rag.lines import NEAREST, PLAIN_REFUSAL, REFUSALS
 from jargon_rag.prompt import NONE
 from jargon_rag.rag import MAX_QUESTION_CHARS, JargonRAG
 from jargon_rag.types import Answer, AnswerForm, Citation, Entry, Message, Retrieval, Sentence, TextPiece
-from jargon_rag.voice import NEAREST, PLAIN_REFUSAL, REFUSALS
 
 ASKED = "What is overfitting?"
 FACT = re.compile(r"^\[(\d+)\] [^:\n]*: (.*)$", re.MULTILINE)
@@ -370,9 +370,13 @@ def test_morty_s_line_does_not_wait_for_the_model_and_is_never_the_model_s(scrip
     assert isinstance(opening, Sentence)
     assert (opening.speaker, opening.text[-1]) == ("Morty", "?")
     assert model.made == 0
+    begun = next(events)
+    assert isinstance(begun, Sentence)
+    assert (begun.speaker, begun.citations, begun.origin) == ("Rick", (), "fixed")
+    assert model.made == 0
     answer = list(events)[-1]
     assert isinstance(answer, Answer)
-    assert [sentence.speaker for sentence in answer.sentences] == ["Morty", "Rick"]
+    assert [sentence.speaker for sentence in answer.sentences][:3] == ["Morty", "Rick", "Rick"]
     assert "moon" not in answer.text
     assert_sound(answer, corpus)
 
@@ -480,7 +484,7 @@ def test_setting_stop_ends_the_model_within_a_token_and_yields_nothing_more(scri
 
     bot, model = scripted(stops_after_ten)
     events = list(bot.stream("What is overfitting?", stop=stop))
-    assert [type(event) for event in events] == [Retrieval, Sentence, Sentence]
+    assert [type(event) for event in events] == [Retrieval, Sentence, Sentence, Sentence]
     assert model.made == 12
     assert list(bot.stream("What is overfitting?", stop=stop)) == []
     stop.clear()

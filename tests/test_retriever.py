@@ -428,17 +428,17 @@ def prose(index: Index, slug: str) -> set[str]:
 
 def test_passages_are_each_given_once_and_the_best_first() -> None:
     retriever = retriever_of([entry("Alpha"), entry("Beta")], {"alpha|far": 0.2, "alpha|near": 0.8, "beta|other": 0.9})
-    assert [chunk.passage for chunk in retriever.passages("question", "alpha")] == ["near", "far"]
+    assert [chunk.passage for chunk, _ in retriever.passages("question", "alpha")] == ["near", "far"]
 
 
 def test_code_is_no_passage() -> None:
     retriever = retriever_of([entry("Alpha")], {"alpha|words": 0.2, "alpha|code": 0.8}, {"alpha|code": "code"})
-    assert [chunk.passage for chunk in retriever.passages("question", "alpha")] == ["words"]
+    assert [chunk.passage for chunk, _ in retriever.passages("question", "alpha")] == ["words"]
 
 
 def test_an_asked_question_lifts_its_passage_without_repeating_it(shipped: Retriever, shipped_index: Index) -> None:
     asked = next(chunk for chunk in shipped_index.chunks if chunk.kind == "question")
-    passages = [chunk.passage for chunk in shipped.passages(asked.text, asked.slug)]
+    passages = [chunk.passage for chunk, _ in shipped.passages(asked.text, asked.slug)]
     assert passages[0] == asked.passage
     assert len(passages) == len(set(passages))
     assert set(passages) == prose(shipped_index, asked.slug)
@@ -446,11 +446,11 @@ def test_an_asked_question_lifts_its_passage_without_repeating_it(shipped: Retri
 
 def test_passages_for_a_question_of_stop_words_are_all_there(shipped: Retriever, shipped_index: Index) -> None:
     slug = shipped_index.entries[0].slug
-    assert {chunk.passage for chunk in shipped.passages("what is it", slug)} == prose(shipped_index, slug)
+    assert {chunk.passage for chunk, _ in shipped.passages("what is it", slug)} == prose(shipped_index, slug)
 
 
 def test_code_is_no_passage_even_when_an_indexed_question_asks_for_it(shipped: Retriever) -> None:
     entry = shipped.retrieve("dropout").results[0].entry
     code = {snippet.text for snippet in entry.snippets}
     assert any(chunk.kind == "question" and chunk.passage in code for chunk in shipped.index.chunks)
-    assert not code & {chunk.passage for chunk in shipped.passages("dropout mask code in PyTorch", entry.slug)}
+    assert not code & {chunk.passage for chunk, _ in shipped.passages("dropout mask code in PyTorch", entry.slug)}

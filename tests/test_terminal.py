@@ -92,7 +92,7 @@ def test_lines_from_a_pipe_are_a_conversation() -> None:
     assert done.returncode == 0
     told = done.stdout.decode()
     first, _, rest = told.partition("> How many do I need?")
-    assert re.search(r"^Morty: .+\n(.*\n)*Rick: .+ \[1\]", first, re.MULTILINE)
+    assert re.search(r"^Morty: .+\n(.*\n)*Rick: .+\n(.*\n)* +.+ \[1\]", first, re.MULTILINE)
     assert re.search(r"^\[1\] Epoch \(corpus/[\w-]+\.md#L\d+", first, re.MULTILINE)
     follow_up, _, rest = rest.partition("> /sources")
     assert "[1] Epoch (corpus/" in follow_up

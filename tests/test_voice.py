@@ -5,22 +5,24 @@ from pathlib import Path
 
 import pytest
 
+from jargon_rag import lines
 from jargon_rag.chunking import chunk_glossary, split_sentences
 from jargon_rag.glossary import read_glossary
+from jargon_rag.lines import MORTY_ASKS, MORTY_COMPARES, PLAIN_REFUSAL, REFUSALS
 from jargon_rag.types import Style
-from jargon_rag.voice import COMPARE_OPENINGS, OPENINGS, PLAIN_REFUSAL, REFUSALS, opening, refusal, without_address
+from jargon_rag.voice import farewell, opening, refusal, riposte, without_address
 
-QUESTIONS = [f"Question number {n}?" for n in range(200)]
+QUESTIONS = [f"Question number {n}?" for n in range(2_000)]
 
 
 def test_an_opening_names_the_term() -> None:
     assert {opening(question, ["Dropout"]) for question in QUESTIONS} == {
-        line.format(term="Dropout") for line in OPENINGS
+        line.format(term="Dropout") for line in MORTY_ASKS
     }
 
 
 def test_an_opening_for_a_comparison_names_every_term() -> None:
-    expected = {line.format(terms="Precision, Recall and F1") for line in COMPARE_OPENINGS}
+    expected = {line.format(terms="Precision, Recall and F1") for line in MORTY_COMPARES}
     assert {opening(question, ["Precision", "Recall", "F1"]) for question in QUESTIONS} == expected
 
 
@@ -31,6 +33,55 @@ def test_a_question_gets_the_same_opening_each_time_whatever_its_case() -> None:
 def test_a_term_with_braces_is_shown_as_it_is() -> None:
     assert "{x}" in opening("What?", ["{x}"])
     assert "{x}" in refusal("What?", ["{x}"], style="rick")[1]
+
+
+@pytest.mark.parametrize(
+    ("question", "shows_code", "pool"),
+    [
+        ("overfitting", False, lines.RICK_BEGINS),
+        ("Explain overfitting", False, lines.RICK_BEGINS),
+        ("Why does my loss explode?", False, lines.RICK_BEGINS_WITH_TROUBLE),
+        ("our anchor drags, what now", False, lines.RICK_BEGINS_WITH_TROUBLE),
+        ("why do big models memorise", False, lines.RICK_BEGINS_TO_EXPLAIN),
+        ("So is it true that more data helps?", False, lines.RICK_BEGINS_WITHOUT_A_VERDICT),
+        ("isn't dropout off at inference?", False, lines.RICK_BEGINS_WITHOUT_A_VERDICT),
+        ("how do I write it in numpy", True, lines.RICK_BEGINS_WITH_CODE),
+    ],
+)
+def test_rick_begins_in_the_manner_of_the_question(question: str, shows_code: bool, pool: tuple[str, ...]) -> None:
+    assert riposte(question, compares=False, shows_code=shows_code) in pool
+    assert riposte(question, compares=True, shows_code=shows_code) in lines.RICK_BEGINS_A_COMPARISON
+    assert len({riposte(f"{question} {n}", compares=False, shows_code=shows_code) for n in range(500)}) == len(pool)
+
+
+def test_the_last_word_is_ricks_or_mortys_or_nobodys() -> None:
+    spoken = [farewell(question) for question in QUESTIONS]
+    assert 0.25 < sum(said is None for said in spoken) / len(spoken) < 0.42
+    assert {text for speaker, text in filter(None, spoken) if speaker == "Rick"} == set(lines.RICK_ENDS)
+    assert {text for speaker, text in filter(None, spoken) if speaker == "Morty"} == set(lines.MORTY_ENDS)
+
+
+SPOKEN = [
+    line
+    for name, pool in vars(lines).items()
+    if name.startswith(("RICK", "MORTY", "REFUSALS", "SILENCES"))
+    for line in pool
+]
+
+
+def test_no_line_occurs_twice() -> None:
+    assert len(SPOKEN) == len(set(SPOKEN)) > 350
+
+
+@pytest.mark.parametrize("line", SPOKEN)
+def test_a_line_has_one_form_and_takes_no_side(line: str) -> None:
+    assert line.isascii()
+    assert line[-1] in ".?!"
+    assert 3 <= len(line.split()) <= 24
+    assert "[" not in line
+    leaning = "true|false|myth|right|wrong|correct|exactly|always|never works|of course|easy|simple|common|rare"
+    assert not re.search(rf"\b({leaning})\b", line, re.IGNORECASE)
+    assert line.count("{") == (line in MORTY_ASKS or line in MORTY_COMPARES or "{term}" in line)
 
 
 def test_a_refusal_says_so_and_names_what_is_near() -> None:

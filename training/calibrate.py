@@ -123,7 +123,7 @@ def fit_ranking(glossaries: Sequence[tuple[Field, Retriever]]) -> tuple[dict[str
 
 
 def fit_passage(glossaries: Sequence[tuple[Field, Retriever]]) -> dict[str, float]:
-    """Return weights of the signals of a passage by a conditional logit, scaled so that the cosine's is 1."""
+    """Return weights of the signals of a passage by a conditional logit: log-odds, up to a constant, that it answers."""
     choices: list[tuple[np.ndarray, float]] = []
     for field, retriever in tqdm(glossaries, desc="passages"):
         slugs = {entry.term: entry.slug for entry in retriever.index.entries}
@@ -137,7 +137,7 @@ def fit_passage(glossaries: Sequence[tuple[Field, Retriever]]) -> dict[str, floa
                 order = [place, *(n for n in range(len(passages)) if n != place)]
                 choices.append((table[order] - table[place], 1 / len(asked) / len(glossaries)))
     weights = _conditional_logit(choices)
-    return {name: round(float(w / weights[0]), 4) for name, w in zip(PASSAGE, weights, strict=True)}
+    return {name: round(float(w), 3) for name, w in zip(PASSAGE, weights, strict=True)}
 
 
 def answering(asked: Asked, slug: str, retriever: Retriever) -> str:

@@ -18,7 +18,6 @@ from typing import Any
 from tqdm import tqdm
 
 from evals.data import read_rows
-from jargon_rag.answering import stated
 from jargon_rag.embedder import SentenceTransformerEmbedder
 from jargon_rag.paths import default_cache_dir
 from jargon_rag.rag import JargonRAG
@@ -83,11 +82,11 @@ def prompt_row(
     retrieval = bot.retrieve(question, history=[{"role": "user", "content": turn} for turn in earlier], top_k=6)
     if not (retrieval.in_scope or anyway):
         return None
-    sources, evidence = bot.evidence(retrieval)
-    facts = [[n, stated(sources[n - 1], chunk.passage)] for n, chunk in evidence]
-    return sources, {
+    evidence = bot.evidence(retrieval)
+    facts = [[n, passage] for n, _, passage in evidence.facts]
+    return list(evidence.sources), {
         "question": retrieval.standalone_question,
-        "terms": [entry.term for entry in sources],
+        "terms": [entry.term for entry in evidence.sources],
         "facts": facts,
     }
 

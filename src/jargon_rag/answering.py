@@ -12,11 +12,12 @@ from dataclasses import dataclass, field, replace
 
 from jargon_rag.chunking import split_sentences
 from jargon_rag.errors import EngineError
+from jargon_rag.evidence import Evidence, stated
 from jargon_rag.grounding import check_support, without_aside
 from jargon_rag.reading import MARKER, RawSentence
-from jargon_rag.terms import name_key, split_heading, words
+from jargon_rag.terms import words
 from jargon_rag.types import Answer, Chunk, Citation, CodeBlock, Entry, Retrieval, Sentence, Style, TextPiece, Timings
-from jargon_rag.voice import opening, refusal, without_address
+from jargon_rag.voice import farewell, opening, refusal, riposte, without_address
 
 _log = logging.getLogger(__name__)
 MAX_IDLE_TOKENS = 160  # without a claim that passed, after which the model is stopped
@@ -147,26 +148,15 @@ def ms_since(started: float) -> float:
     return round(1000 * (time.perf_counter() - started), 2)
 
 
-def stated(entry: Entry, passage: str) -> str:
-    """Return a passage as it can be understood alone: a definition that does not name its term gets it in front."""
-    if not entry.definition or not entry.definition[0].text.startswith(passage):
-        return passage
-    first = "".join(words(split_sentences(passage)[0]))
-    names = [name_key(name) for title in (entry.term, *entry.aliases) for name in split_heading(title)]
-    return passage if any(name and name in first for name in names) else f"{entry.term}: {passage}"
-
-
-def attribute(
-    raw: RawSentence, sources: Sequence[Entry], evidence: Sequence[tuple[int, Chunk]], style: Style
-) -> tuple[Sentence, Chunk] | None:
+def attribute(raw: RawSentence, evidence: Evidence, style: Style) -> tuple[Sentence, Chunk] | None:
     """Return a sentence of the model's with the marker whose passage supports it, or None if none does.
 
     A marker of the model's that is valid and supports the sentence is kept; any other is replaced.
     """
     speaker = "Rick" if style == "rick" else None
-    by_marker = sorted(evidence, key=lambda pair: pair[0] not in raw.markers)
+    by_marker = sorted(evidence.passages, key=lambda pair: pair[0] not in raw.markers)
     for marker, chunk in by_marker:
-        entry = sources[marker - 1]
+        entry = evidence.sources[marker - 1]
         verdict = check_support(raw.text, stated(entry, chunk.passage))
         if verdict.supported:
             shown = raw.text if style == "rick" else without_address(raw.text)
@@ -175,15 +165,14 @@ def attribute(
     return None
 
 
-def own_words(
-    sources: Sequence[Entry], evidence: Sequence[tuple[int, Chunk]], style: Style
-) -> Iterator[tuple[Sentence, Chunk]]:
+def own_words(evidence: Evidence, style: Style) -> Iterator[tuple[Sentence, Chunk]]:
     """Yield the glossary's own sentences, the best passage of each source first."""
-    first_of_each = [next((n, chunk) for n, chunk in evidence if n == marker) for marker in range(1, len(sources) + 1)]
-    rest = [pair for pair in evidence if pair not in first_of_each]
+    first: dict[int, tuple[int, Chunk]] = {}
+    for marker, chunk in evidence.passages:
+        first.setdefault(marker, (marker, chunk))
     speaker = "Rick" if style == "rick" else None
-    for marker, chunk in [*first_of_each, *rest]:
-        entry = sources[marker - 1]
+    for marker, chunk in dict.fromkeys([*first.values(), *evidence.passages]):
+        entry = evidence.sources[marker - 1]
         for text in split_sentences(stated(entry, chunk.passage)):
             shown = text if style == "rick" else without_address(text)
             if not text.endswith("?"):
@@ -191,23 +180,33 @@ def own_words(
                 yield Sentence(speaker, shown, (marker,), True, 1.0, "entry", quote), chunk
 
 
-def morty(
-    retrieval: Retrieval, sources: Sequence[Entry], evidence: Sequence[tuple[int, Chunk]], *, compared: frozenset[int]
-) -> Sentence:
+def morty(question: str, evidence: Evidence) -> Sentence:
     """Return Morty's line: the question that the glossary itself puts before the first passage, or a fixed one."""
-    _, chunk = evidence[0]
-    if not compared:
-        for asked, replied in sources[0].exchanges():
+    marker, chunk = evidence.passages[0]
+    entry = evidence.sources[marker - 1]
+    if not evidence.compared:
+        for asked, replied in entry.exchanges():
             parts = split_sentences(asked.text)
             questions = [part for part in parts if part.endswith("?") and "[" not in part and len(words(part)) > 2]
             if replied.line == chunk.line and questions and not _LEANS_BACK.search(questions[-1]):
                 return Sentence("Morty", questions[-1], (), None, 0.0, "entry", questions[-1])
-    terms = [sources[marker - 1].term for marker in sorted(compared)] or [sources[0].term]
-    return Sentence("Morty", opening(retrieval.question, terms), (), None, 0.0, "fixed")
+    return Sentence("Morty", opening(question, evidence.compared or [entry.term]), (), None, 0.0, "fixed")
+
+
+def rick_begins(question: str, *, compares: bool, shows_code: bool) -> Sentence:
+    """Return Rick's first line, which claims nothing."""
+    text = riposte(question, compares=compares, shows_code=shows_code)
+    return Sentence("Rick", text, (), None, 0.0, "fixed")
+
+
+def last_word(question: str) -> Iterator[Sentence]:
+    """Yield the line after the claims, if there is one."""
+    if said := farewell(question):
+        yield Sentence(*said, (), None, 0.0, "fixed")
 
 
 def restyled(answer: Answer, style: Style) -> Answer:
-    """Return an answer with the same facts in a style: Rick says them after a line of Morty's, or nobody does."""
+    """Return an answer with the same facts in a style: Rick says them between a few lines of the voice, or nobody does."""
     if answer.refused:
         lines = refusal(answer.question, answer.suggestions, style=style)
         speaker = "Rick" if style == "rick" else None
@@ -218,4 +217,6 @@ def restyled(answer: Answer, style: Style) -> Answer:
         return replace(answer, sentences=tuple(bare))
     terms = list(dict.fromkeys(citation.entry.term for citation in answer.citations))
     asked = Sentence("Morty", opening(answer.question, terms[:1]), (), None, 0.0, "fixed")
-    return replace(answer, sentences=(asked, *(replace(claim, speaker="Rick") for claim in claims)))
+    begun = rick_begins(answer.question, compares=False, shows_code=bool(answer.code))
+    said = (replace(claim, speaker="Rick") for claim in claims)
+    return replace(answer, sentences=(asked, begun, *said, *last_word(answer.question)))

@@ -26,7 +26,7 @@ class Calibration:
     fitted: bool
     ranking: Mapping[str, float]  # an entry's score is their weighted sum
     sharpness: float  # of two entries whose scores differ by d, the better is exp(sharpness · d) times as likely right
-    passage: Mapping[str, float]  # the fit of an entry's passage is their weighted sum
+    passage: Mapping[str, float]  # log-odds, up to a constant, that an entry's passage is the one that answers
     scope: Mapping[str, float]  # log-odds that the glossary answers the question; "bias" is the constant
     follow_up: Mapping[str, float]  # log-odds that a question leans on what was asked before
 

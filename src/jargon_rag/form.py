@@ -4,8 +4,9 @@
     plain  "Answer:" claim+
     claim  an opening of the voice perhaps, a sentence of a passage, whole or trimmed as the certificate allows, " [n]"
 
-Morty's question is given. An answer begins with the first passage, the one that fits the question best. All else is copied, so most tokens leave the model no choice, and it is asked only where there is one (jump-forward
-decoding: Zheng et al. 2024, SGLang). That the passages do not answer cannot be written: after an epoch of training on such
+Morty's question is given. The passages that may well be the one that answers are each said, the likeliest first. All else is
+copied, so most tokens leave the model no choice, and it is asked only where there is one (jump-forward decoding: Zheng et
+al. 2024, SGLang). That the passages do not answer cannot be written: after an epoch of training on such
 prompts too, the model is at chance at it (docs/how-it-works.md), and retrieval is not. Nothing here runs a model: token ids in, token ids out.
 """
 
@@ -28,6 +29,7 @@ Options = tuple[int, ...]
 Steps = Generator[Options, int, T]  # yields the tokens that may come next, is sent the one that was taken
 
 MIN_CLAIM_WORDS = 3
+STOP = "stop"
 _CUT = re.compile(r"\s+[—–]\s+|[;:]\s+|,\s+(?=(?:so|which|because)\b)")
 _BRACKET = re.compile(r"\s*\([^()]*\)")
 _PAUSE = re.compile(r"(?=[,;:]\s)|(?=\.$)")
@@ -70,14 +72,14 @@ def write_form(form: AnswerForm, words: Vocabulary) -> Steps[None]:
     while True:
         left = _sayable(claims, said, form)
         ways: dict[tuple[int, ...], _Claim | str] = {}
-        if not left or (said and not _missing(said, form)):
-            ways[(words.stop_id,)] = "stop"
+        if not left or (said and not _owed(left, said, form)):
+            ways[(words.stop_id,)] = STOP
         if left and form.style == "rick":
-            ways |= {words.encode(opening): "opening" for opening in (*_OPENINGS, " *burp*", " Morty,")}
+            ways |= {words.encode(opening): opening for opening in (*_OPENINGS, " *burp*", " Morty,")}
         ways |= {words.encode(f" {text}"): claim for claim in left for text in claim.wordings}
         taken = yield from _choose(ways)
-        if taken == "opening":
-            taken = yield from _after_opening(left, words)
+        if isinstance(taken, str) and taken != STOP:
+            taken = yield from _after_opening(left, words, addressed=taken == " Morty,")
         if not isinstance(taken, _Claim):
             return
         said.append(taken)
@@ -95,41 +97,58 @@ def _choose(ways: Mapping[tuple[int, ...], T]) -> Steps[T]:
                 return ways[way]
 
 
-def _after_opening(claims: Sequence[_Claim], words: Vocabulary) -> Steps[_Claim]:
-    """Walk what follows an opening: 'Morty' perhaps, then a claim, its first letter large or small."""
-    ways: dict[tuple[int, ...], _Claim | None] = {
+def _after_opening(claims: Sequence[_Claim], words: Vocabulary, *, addressed: bool) -> Steps[_Claim]:
+    """Walk what follows an opening: 'Morty' unless he was addressed, then a claim, its first letter large or small."""
+    if not addressed:
+        address: dict[tuple[int, ...], _Claim | None] = {words.encode(f" Morty{sign}"): None for sign in ",:"}
+        claim = yield from _choose(address | _after_address(claims, words, again=True))
+        if claim is not None:
+            return claim
+    return (yield from _choose(_after_address(claims, words, again=False)))
+
+
+def _after_address(claims: Sequence[_Claim], words: Vocabulary, *, again: bool) -> dict[tuple[int, ...], _Claim]:
+    """Return the ways to say each claim; Morty may be addressed in it again, or not where that can be helped."""
+    said = [(claim, wording) for claim in claims for wording in claim.wordings]
+    if not again:
+        said = [(claim, wording) for claim, wording in said if "Morty" not in wording] or said
+    return {
         words.encode(f" {text}"): claim
-        for claim in claims
-        for wording in claim.wordings
+        for claim, wording in said
         for text in (wording, wording[0].lower() + wording[1:])
     }
-    addressed = {words.encode(f" Morty{sign}"): None for sign in ",:"}
-    claim = yield from _choose(ways | addressed)
-    while claim is None:
-        claim = yield from _choose(ways)
-    return claim
 
 
 def _sayable(claims: Sequence[_Claim], said: Sequence[_Claim], form: AnswerForm) -> list[_Claim]:
     """Return the claims that may come next: not said yet, what needs the sentence before it only after that."""
-    if len(said) >= form.max_claims:
+    room = form.max_claims - len(said)
+    if room <= 0:
         return []
     known = {claim.sentence for claim in said}
     last = said[-1].sentence if said else None
     left = [claim for claim in claims if claim.sentence not in known and claim.before in ("", last)]
-    if not said:
-        return [claim for claim in left if claim.passage == 0] or left
-    cited = {claim.marker for claim in said}
-    best = {marker: number for number, (marker, _, _) in reversed(list(enumerate(form.facts)))}
-    left = [claim for claim in left if claim.marker in cited or claim.passage == best[claim.marker]] or left
-    missing = _missing(said, form)
-    if len(missing) >= form.max_claims - len(said):
-        return [claim for claim in left if claim.marker in missing] or left
-    return left
+    owed = _owed(left, said, form)
+    if not owed:
+        cited = {claim.marker for claim in said}
+        best = {marker: number for number, (marker, _, _) in reversed(list(enumerate(form.facts)))}
+        return [claim for claim in left if claim.marker in cited or claim.passage == best[claim.marker]] or left
+    first = min(claim.passage for claim in left if claim.passage in owed[0])
+    more = said and room > len(owed)  # the passage begun may go on before
+    return [claim for claim in left if claim.passage == first or (more and claim.before)]
 
 
-def _missing(said: Sequence[_Claim], form: AnswerForm) -> frozenset[int]:
-    return form.required - {claim.marker for claim in said}
+def _owed(left: Sequence[_Claim], said: Sequence[_Claim], form: AnswerForm) -> list[frozenset[int]]:
+    """Return groups of facts of which one has to be said yet, in their order: the likely ones, then the required entries."""
+    groups = [frozenset({number}) for number in range(form.likely)]
+    groups += [
+        frozenset(n for n, (marker, _, _) in enumerate(form.facts) if marker == wanted)
+        for wanted in sorted(form.required)
+    ]
+    return [
+        group
+        for group in groups
+        if any(claim.passage in group for claim in left) and not any(claim.passage in group for claim in said)
+    ]
 
 
 def _claims(number: int, form: AnswerForm) -> list[_Claim]:

@@ -9,10 +9,11 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from jargon_rag.answering import Draft, attribute, morty, ms_since, own_words, stated
+from jargon_rag.answering import Draft, attribute, last_word, morty, ms_since, own_words, rick_begins
 from jargon_rag.conversation import check_history, standalone_question
 from jargon_rag.embedder import SentenceTransformerEmbedder
 from jargon_rag.errors import InputError
+from jargon_rag.evidence import MAX_SOURCES, Evidence, gather
 from jargon_rag.generator import LocalGenerator
 from jargon_rag.index import Index
 from jargon_rag.indexing import open_index
@@ -24,7 +25,6 @@ from jargon_rag.retriever import Retriever
 from jargon_rag.types import (
     Answer,
     AnswerForm,
-    Chunk,
     CodeBlock,
     Embedder,
     Entry,
@@ -39,8 +39,6 @@ from jargon_rag.types import (
 from jargon_rag.voice import refusal, silence
 
 MAX_QUESTION_CHARS = 2_000
-MAX_SOURCES = 3  # entries that one answer may cite
-PASSAGES_PER_SOURCE = 3
 MAX_CLAIMS = 4  # Rick's sentences
 OWN_CLAIMS = 2  # the glossary's own, where none of the model's passed
 MAX_FAILURES = 1  # sentences that did not pass, after which the model is stopped
@@ -48,14 +46,9 @@ MAX_ASIDES = (
     3  # sentences without a marker that did not pass and are left out: a preamble, a greeting, a question of Rick's
 )
 MAX_NEW_TOKENS = 400
-CLOSE_ODDS = 0.1  # an entry this likely to be the right one, against the best, is a source too
 
 _ASKS_FOR_CODE = re.compile(
     r"\b(code|snippet|implement\w*|python|pytorch|numpy|sklearn|scikit-learn|demo|write (?:a|an|the|me)|example in)\b",
-    re.IGNORECASE,
-)
-_COMPARES = re.compile(
-    r"\b(vs\.?|versus|or|compar\w+|differ\w*|between|better than|instead of|rather than|apart|same|beats?|another (?:word|name))\b",
     re.IGNORECASE,
 )
 _CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -185,10 +178,12 @@ class JargonRAG:
             yield from draft.refuse(refusal(retrieval.question, nearest, style=style))
             yield draft.answer(refused=True, suggestions=nearest)
             return
-        sources, evidence = self.evidence(retrieval)
+        evidence = self.evidence(retrieval)
         asks_code = bool(_ASKS_FOR_CODE.search(retrieval.question))
-        code = [(n, entry) for n, entry in enumerate(sources, start=1) if entry.snippets][:1] if asks_code else []
-        answered = yield from self._write(draft, sources, evidence)
+        code = (
+            [(n, entry) for n, entry in enumerate(evidence.sources, start=1) if entry.snippets][:1] if asks_code else []
+        )
+        answered = yield from self._write(draft, evidence, shows_code=bool(code))
         if draft.stopped:
             return
         if not (answered or code):
@@ -196,67 +191,28 @@ class JargonRAG:
             yield draft.answer(refused=True, suggestions=nearest)
             return
         if not answered:
-            yield from self._own_words(draft, sources, evidence)
+            yield from self._own_words(draft, evidence)
         for marker, entry in code:
             snippet = entry.snippets[0]
             draft.code.append(CodeBlock(snippet.language, snippet.text, marker))
             draft.cite(marker, entry, snippet.text, snippet.line, snippet.end_line)
-        yield draft.answer(refused=False, suggestions=self._suggestions(retrieval, sources))
+        if style == "rick":
+            yield from map(draft.add, last_word(retrieval.question))
+        yield draft.answer(refused=False, suggestions=self._suggestions(retrieval, evidence.sources))
 
-    def evidence(self, retrieval: Retrieval) -> tuple[list[Entry], list[tuple[int, Chunk]]]:
-        """Return the entries that an answer may cite, and the numbered passages that the model is shown."""
-        sources = self._sources(retrieval)
-        compared = [sources[n - 1] for n in sorted(self._compared(retrieval, sources))]
-        passages = [
-            (n, chunk)
-            for n, entry in enumerate(sources, start=1)
-            for chunk in self._evidence(retrieval, entry, alone=len(sources) == 1, compared=compared)
-        ]
-        return sources, passages
+    def evidence(self, retrieval: Retrieval) -> Evidence:
+        """Return the entries that an answer may cite, and the passages that the model is shown."""
+        return gather(retrieval, self._retriever)
 
     def prompt(self, retrieval: Retrieval, *, style: Style) -> list[Message]:
         """Return what the language model is shown for a question; nothing for one that is refused."""
         if not retrieval.in_scope:
             return []
-        return build_messages(retrieval.standalone_question, _facts(*self.evidence(retrieval)), style=style)
+        return build_messages(retrieval.standalone_question, self.evidence(retrieval).facts, style=style)
 
     def chat(self, *, style: Style | None = None) -> Chat:
         """Return a conversation that remembers what was asked."""
         return Chat(self, style=_check_style(style or self.style))
-
-    def _sources(self, retrieval: Retrieval) -> list[Entry]:
-        """Return the entries that an answer may cite: the best one, those it is compared with, and near ties."""
-        best, *others = retrieval.results
-        compares = _COMPARES.search(retrieval.standalone_question)
-        named = self._retriever.named(retrieval.standalone_question) if compares else {}
-        compared = [result for result in others if result.entry.slug in named]
-        close = [result for result in others if result.odds >= CLOSE_ODDS]
-        chosen = {result.entry.slug: result.entry for result in (best, *compared, *close)}
-        return list(chosen.values())[:MAX_SOURCES]
-
-    def _compared(self, retrieval: Retrieval, sources: Sequence[Entry]) -> frozenset[int]:
-        """Return the markers of the sources that a question names and sets against each other, none when it does not."""
-        named = self._retriever.named(retrieval.standalone_question)
-        markers = {n for n, entry in enumerate(sources, start=1) if entry.slug in named}
-        return frozenset(markers if len(markers) > 1 and _COMPARES.search(retrieval.standalone_question) else ())
-
-    def _evidence(self, retrieval: Retrieval, entry: Entry, *, alone: bool, compared: Sequence[Entry]) -> list[Chunk]:
-        """Return the passages of an entry that fit the question best; the definition is always one of them.
-
-        It comes first in a comparison whose best passage does not name what the entry is compared with.
-        """
-        ranked = self._retriever.passages(retrieval.standalone_question, entry.slug)
-        definition = [chunk for chunk in ranked if entry.definition and chunk.line == entry.definition[0].line]
-        chosen = ranked[: PASSAGES_PER_SOURCE if alone else 1]
-        if definition and definition[0] not in chosen:
-            chosen = [*chosen[: PASSAGES_PER_SOURCE - 1], definition[0]] if alone else [*chosen, definition[0]]
-        others = [other for other in compared if other is not entry]
-        apart = entry in compared and not any(
-            other.slug in self._retriever.named(chosen[0].passage) for other in others
-        )
-        if definition and apart:
-            chosen = [definition[0], *(chunk for chunk in chosen if chunk is not definition[0])]
-        return chosen
 
     def _suggestions(self, retrieval: Retrieval, sources: Sequence[Entry]) -> list[str]:
         by_slug = {entry.slug: entry.term for entry in self.entries}
@@ -265,27 +221,25 @@ class JargonRAG:
         cited = {entry.term for entry in sources}
         return [term for term in dict.fromkeys([*linked, *found]) if term not in cited][:4]
 
-    def _write(
-        self, draft: Draft, sources: list[Entry], evidence: list[tuple[int, Chunk]]
-    ) -> Generator[Sentence, None, bool]:
+    def _write(self, draft: Draft, evidence: Evidence, *, shows_code: bool) -> Generator[Sentence, None, bool]:
         """Yield the dialogue: the model's sentences that pass, and the glossary's own words in place of those that do not.
 
-        Morty's line is not the model's, and need not wait for it. Returns False when the model says that the evidence does
+        What is said before the claims is not the model's, and need not wait for it. Returns False when the model says that the evidence does
         not answer the question.
         """
-        own = own_words(sources, evidence, draft.style)
+        own = own_words(evidence, draft.style)
         fallback = (pair for pair in own if not draft.has(pair[0].text))  # asked when a sentence is needed
-        opening = (
-            morty(draft.retrieval, sources, evidence, compared=self._compared(draft.retrieval, sources))
-            if draft.style == "rick"
-            else None
-        )
-        if opening:
-            yield draft.add(opening)
-        if draft.stopped:
-            return True
+        opening: list[Sentence] = []
+        if draft.style == "rick":
+            question = draft.retrieval.question
+            begun = rick_begins(question, compares=bool(evidence.compared), shows_code=shows_code)
+            opening = [morty(question, evidence), begun]
+        for line in opening:
+            yield draft.add(line)
+            if draft.stopped:
+                return True
         failures = asides = 0
-        with closing(draft.time(self._stream(draft, sources, evidence, opening))) as written:
+        with closing(draft.time(self._stream(draft, evidence, asked=opening[0].text if opening else ""))) as written:
             for raw in read_sentences(written):
                 if draft.stopped:
                     break
@@ -296,7 +250,7 @@ class JargonRAG:
                 if len(draft.claims) >= MAX_CLAIMS:
                     break
                 started = time.perf_counter()
-                attributed = attribute(raw, sources, evidence, draft.style)
+                attributed = attribute(raw, evidence, draft.style)
                 draft.check_ms += ms_since(started)
                 if attributed is None and not raw.markers and asides < MAX_ASIDES:
                     asides += 1
@@ -308,37 +262,36 @@ class JargonRAG:
                 else:
                     draft.first_shown_ms = draft.first_shown_ms or ms_since(draft.started)
                 if claim is not None:
-                    yield draft.claim(*claim, sources=sources)
+                    yield draft.claim(*claim, sources=evidence.sources)
                 if failures >= MAX_FAILURES:
                     break
         if not draft.stopped:
-            yield from self._own_words(draft, sources, evidence)
+            yield from self._own_words(draft, evidence)
         return True
 
-    def _own_words(self, draft: Draft, sources: list[Entry], evidence: list[tuple[int, Chunk]]) -> Iterator[Sentence]:
+    def _own_words(self, draft: Draft, evidence: Evidence) -> Iterator[Sentence]:
         """Yield the glossary's own sentences where the model's do not suffice.
 
         None passed, its engine broke off, or a compared entry is left out.
         """
         written = any(claim.origin == "model" for claim in draft.claims) and not draft.broken_off
         wanted = 1 if written else OWN_CLAIMS
-        uncited = self._compared(draft.retrieval, sources) - {n for claim in draft.claims for n in claim.citations}
-        for sentence, chunk in own_words(sources, evidence, draft.style):
+        uncited = evidence.required - {n for claim in draft.claims for n in claim.citations}
+        for sentence, chunk in own_words(evidence, draft.style):
             if draft.has(sentence.text):
                 continue
             if len(draft.claims) < wanted or (set(sentence.citations) & uncited and len(draft.claims) < MAX_CLAIMS):
                 uncited -= set(sentence.citations)
-                yield draft.claim(sentence, chunk, sources=sources)
+                yield draft.claim(sentence, chunk, sources=evidence.sources)
 
-    def _stream(
-        self, draft: Draft, sources: list[Entry], evidence: list[tuple[int, Chunk]], opening: Sentence | None
-    ) -> Generator[TextPiece, None, None]:
+    def _stream(self, draft: Draft, evidence: Evidence, *, asked: str) -> Generator[TextPiece, None, None]:
         """Return the language model's stream for a question and its evidence."""
         form = AnswerForm(
             draft.style,
-            tuple(_facts(sources, evidence)),
-            asked=opening.text if opening else "",
-            required=self._compared(draft.retrieval, sources),
+            evidence.facts,
+            asked=asked,
+            likely=evidence.likely,
+            required=evidence.required,
             max_claims=MAX_CLAIMS,
         )
         question = draft.retrieval.standalone_question
@@ -376,10 +329,6 @@ def _last(events: Iterator[Event]) -> Answer:
         if isinstance(event, Answer):
             return event
     raise AssertionError("a stream ends with its answer")
-
-
-def _facts(sources: Sequence[Entry], evidence: Sequence[tuple[int, Chunk]]) -> list[tuple[int, str, str]]:
-    return [(n, sources[n - 1].term, stated(sources[n - 1], chunk.passage)) for n, chunk in evidence]
 
 
 def check_question(question: object) -> str:

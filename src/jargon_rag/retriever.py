@@ -171,11 +171,15 @@ class Retriever:
             confidence, reason = 0.0, "there is no word in it that could be looked up"
         return _Ranked(signals, best_chunk, scores, order, named, confidence, reason)
 
-    def passages(self, question: str, slug: str) -> list[Chunk]:
-        """Return the chunks of one entry, those that fit the question best first; each passage once, code left out."""
+    def passages(self, question: str, slug: str) -> list[tuple[Chunk, float]]:
+        """Return the chunks of one entry with the probability that it is this one that answers, if any, likeliest first.
+
+        Each passage once, code left out.
+        """
         chunks, signals = self.passage_signals(self._corrected(question), slug)
         fit = np.sum([weight * signals[name] for name, weight in self._calibration.passage.items()], axis=0)
-        return [chunks[position] for position in np.argsort(-fit, kind="stable")]
+        odds = np.exp(fit - fit.max())
+        return [(chunks[n], float(odds[n] / odds.sum())) for n in np.argsort(-fit, kind="stable")]
 
     def passage_signals(self, question: str, slug: str) -> tuple[list[Chunk], dict[str, np.ndarray]]:
         """Return one entry's passages, each as its best chunk, and the signals by which they are ranked, shape (n_passages,).

@@ -232,11 +232,10 @@ class AnswerForm:
     """What an answer may look like; a language model that can be held to it writes nothing else."""
 
     style: Style
-    facts: tuple[
-        tuple[int, str, str], ...
-    ]  # (marker, term, passage) of what may be said; an answer begins with the first
+    facts: tuple[tuple[int, str, str], ...]  # (marker, term, passage) of what may be said
     asked: str = ""  # Morty's line, in the style that has one
-    required: frozenset[int] = frozenset()  # markers that must occur: the compared entries
+    likely: int = 1  # so many of the facts, from the first on, are each said, in this order
+    required: frozenset[int] = frozenset()  # markers that must occur: of entries asked about together
     max_claims: int = 4
 
 

@@ -1,72 +1,65 @@
-"""The fixed lines of an answer: they claim nothing, so they need no citation. A parody voice, in our own words."""
+"""What is said around the claims: fixed lines that claim nothing, and how a line loses its voice in plain style."""
 
 from __future__ import annotations
 
 import re
 import zlib
 from collections.abc import Sequence
+from typing import TypeVar
 
+from jargon_rag import lines
 from jargon_rag.types import Style
 
-OPENINGS = (
-    "Rick, someone at work said '{term}' and I nodded. Help?",
-    "Can you give me {term} in words I could repeat in a meeting?",
-    "Quick, Rick, before the code review: {term}?",
-    "I have been pretending to understand {term} since Monday, Rick.",
-    "Okay, {term}. Pretend I am five, but an engineer.",
-    "What is the deal with {term}, Rick?",
-    "So, {term}. I nodded in the stand-up. What did I just agree to?",
-    "My manager wrote {term} on a sticky note and left. What now, Rick?",
-    "{term}, Rick. Short version, I have a bus to catch.",
-    "Somebody left a review comment about {term}, and it is my pull request.",
-    "Rick, is {term} one of those things I should have known on day one?",
-    "I googled {term} and now I know less. Rick?",
-    "If I say {term} out loud tomorrow, will anybody laugh at me?",
-    "Explain {term} before the coffee wears off, Rick.",
-    "The slide just says {term}. That is the whole slide, Rick.",
-    "Rick, tell me about {term} like the build is on fire.",
-    "They asked me about {term} in an interview once. I said 'yes'.",
-    "Can we talk about {term} without the whiteboard this time?",
+T = TypeVar("T")
+_TROUBLE = re.compile(r"\b(my|our|mine|ours)\b", re.IGNORECASE)
+_EXPLAIN = re.compile(r"\W*(why|how|when|where|which way)\b", re.IGNORECASE)
+_YES_OR_NO = re.compile(
+    r"\W*((so|and|but|wait|ok|okay)\W+)*(is|are|am|was|were|do|does|did|can|could|should|shall|would|will|may|might|must|has|have)"
+    r"(n.?t)?\b",
+    re.IGNORECASE,
 )
-COMPARE_OPENINGS = (
-    "{terms}: how do I keep them apart, Rick?",
-    "Everybody throws {terms} around as if I knew which is which.",
-    "Rick, {terms}. One at a time, please.",
-)
-REFUSALS = (
-    "I do not have that in my glossary, and I will not make something up to fill the silence.",
-    "Not on my shelves. I only talk about what is written there, unlike some models I could name.",
-    "My glossary is silent on that one, and so am I.",
-    "That is outside what I have written down, and guessing is how bad slides get made.",
-)
-SILENCES = (
-    "I have {term} on file, but that particular detail is not in there, and I am not inventing it.",
-    "Close, but what I have on {term} does not answer that. I checked. Twice. I was sober for one of them.",
-    "My notes on {term} stop short of that question, so I stop short of an answer.",
-    "I looked under {term}, and the answer is not written there.",
-)
-PLAIN_SILENCE = "The glossary has an entry on {term}, but it does not answer this."
-PLAIN_REFUSAL = "The glossary does not cover this."
-NEAREST = "The nearest things in there: {terms}."
 
 
 def opening(question: str, terms: Sequence[str]) -> str:
     """Return Morty's first line for a question, the same one each time it is asked."""
     if len(terms) > 1:
-        return _pick(COMPARE_OPENINGS, question).format(terms=_listed(terms))
-    return _pick(OPENINGS, question).format(term=terms[0])
+        return _pick(lines.MORTY_COMPARES, question).format(terms=_listed(terms))
+    return _pick(lines.MORTY_ASKS, question).format(term=terms[0])
+
+
+def riposte(question: str, *, compares: bool, shows_code: bool) -> str:
+    """Return Rick's first line, before any claim: it fits the manner of the question and says nothing of its matter."""
+    if compares:
+        return _pick(lines.RICK_BEGINS_A_COMPARISON, question)
+    if shows_code:
+        return _pick(lines.RICK_BEGINS_WITH_CODE, question)
+    if _TROUBLE.search(question):
+        return _pick(lines.RICK_BEGINS_WITH_TROUBLE, question)
+    if _EXPLAIN.match(question):
+        return _pick(lines.RICK_BEGINS_TO_EXPLAIN, question)
+    if _YES_OR_NO.match(question):
+        return _pick(lines.RICK_BEGINS_WITHOUT_A_VERDICT, question)
+    return _pick(lines.RICK_BEGINS, question)
+
+
+def farewell(question: str) -> tuple[str, str] | None:
+    """Return who has the last word, after the claims, and what it is; every third answer ends without one."""
+    speaker = _pick(("Rick", "Morty", None), question[::-1])
+    if speaker is None:
+        return None
+    return speaker, _pick(lines.RICK_ENDS if speaker == "Rick" else lines.MORTY_ENDS, question)
 
 
 def refusal(question: str, nearest: Sequence[str], *, style: Style) -> list[str]:
     """Return the sentences that say that the glossary has no answer, and what it has instead."""
-    first = PLAIN_REFUSAL if style == "plain" else _pick(REFUSALS, question)
-    return [first, NEAREST.format(terms=_listed(nearest))] if nearest else [first]
+    first = lines.PLAIN_REFUSAL if style == "plain" else _pick(lines.REFUSALS, question)
+    return [first, lines.NEAREST.format(terms=_listed(nearest))] if nearest else [first]
 
 
 def silence(question: str, nearest: Sequence[str], *, style: Style) -> list[str]:
     """Return the sentences that say that the nearest entry does not hold the answer."""
-    first = (PLAIN_SILENCE if style == "plain" else _pick(SILENCES, question)).format(term=nearest[0])
-    return [first, NEAREST.format(terms=_listed(nearest))]
+    first = (lines.PLAIN_SILENCE if style == "plain" else _pick(lines.SILENCES, question)).format(term=nearest[0])
+    return [first, lines.NEAREST.format(terms=_listed(nearest))]
 
 
 def without_address(text: str) -> str:
@@ -75,8 +68,8 @@ def without_address(text: str) -> str:
     return re.sub(r",?\s*\bMorty\b(?=[,.!?;:]|\s*$)", "", text).strip()
 
 
-def _pick(lines: Sequence[str], question: str) -> str:
-    return lines[zlib.crc32(question.strip().lower().encode()) % len(lines)]
+def _pick(choices: Sequence[T], question: str) -> T:
+    return choices[zlib.crc32(question.strip().lower().encode()) % len(choices)]
 
 
 def _listed(terms: Sequence[str]) -> str:
