@@ -18,9 +18,11 @@ from typing import Any
 import openai
 import pytest
 from gradio_client import Client
+from gradio_client.exceptions import AppError
 from openai.types.chat import ChatCompletionMessageParam
 
 from jargon_rag.api import MAX_BODY_BYTES, MAX_WAITING, MODELS, RETRY_SECONDS
+from jargon_rag.errors import TooManyQuestions
 from jargon_rag.generator import AT_ONCE
 from jargon_rag.rag import JargonRAG
 from jargon_rag.ui.page import launch
@@ -286,6 +288,33 @@ def test_while_the_models_load_a_client_is_told_to_come_back(rag: JargonRAG) -> 
     finally:
         release.set()
         page.close()
+
+
+def test_one_address_asks_so_often_in_a_minute_and_is_told_when_it_may_again(rag: JargonRAG) -> None:
+    port = free_port()
+    page = launch(lambda _: rag, host="127.0.0.1", port=port, per_minute=2, wait=False)
+    record = {"model": "jargon-rag-plain", "messages": [{"role": "user", "content": "Which pizza is best?"}]}
+    try:
+        wait_until(lambda: status_of(port, record) == 200, seconds=LOAD_SECONDS)
+        assert status_of(port, record) == 200
+        status, body, headers = post(port, json.dumps(record).encode())
+        assert (status, body["error"]["code"]) == (429, "rate_limit_exceeded")
+        assert 1 <= int(headers["retry-after"]) <= 60
+        assert headers["retry-after"] in body["error"]["message"]
+        with pytest.raises(AppError, match="more questions than one may ask"):
+            Client(f"http://127.0.0.1:{port}", verbose=False).predict("Which pizza is best?", api_name="/ask")
+    finally:
+        page.close()
+
+
+def test_each_client_has_its_own_rate_and_none_is_the_default() -> None:
+    line = WaitingLine(per_minute=1)
+    line.admit("a")
+    line.admit("b")
+    with pytest.raises(TooManyQuestions, match="Ask again in"):
+        line.admit("a")
+    for _ in range(100):
+        WaitingLine().admit("a")
 
 
 def has_length(line: WaitingLine, length: int) -> bool:

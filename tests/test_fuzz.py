@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import io
+import time
+from collections.abc import Iterator
+from typing import Any
 
+import httpx
 import pytest
-from hypothesis import given, settings
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis.specs.openapi.checks import positive_data_acceptance
 
+from jargon_rag.api import OPENAPI
 from jargon_rag.errors import InputError
+from jargon_rag.rag import JargonRAG
 from jargon_rag.records import MAX_LINE_BYTES, read_lines, read_row
+from jargon_rag.ui.page import launch
+from tests.conftest import free_port
 from tests.fuzz_targets import TARGETS
 
 
@@ -16,6 +26,29 @@ from tests.fuzz_targets import TARGETS
 def test_any_input_gives_a_result_or_a_named_error(name: str) -> None:
     strategy, function = TARGETS[name]
     settings(max_examples=60, deadline=None, database=None, derandomize=True)(given(strategy)(function))()
+
+
+SCHEMA = schemathesis.openapi.from_path(OPENAPI)
+
+
+@pytest.fixture(scope="module")
+def server(rag: JargonRAG) -> Iterator[str]:
+    """The API's routes behind a real server, without a rate, on the real bot."""
+    port = free_port()
+    page = launch(lambda _: rag, host="127.0.0.1", port=port, wait=False)
+    question = {"model": "jargon-rag", "messages": [{"role": "user", "content": "Which pizza is best?"}]}
+    while httpx.post(f"http://127.0.0.1:{port}/v1/chat/completions", json=question, timeout=60).status_code == 503:
+        time.sleep(0.2)
+    yield f"http://127.0.0.1:{port}"
+    page.close()
+
+
+@SCHEMA.parametrize()
+@settings(max_examples=25, deadline=None, database=None, derandomize=True, suppress_health_check=[*HealthCheck])
+def test_the_api_does_what_its_schema_says_whatever_it_is_sent(case: schemathesis.Case[Any], server: str) -> None:
+    """Good requests and bad ones: no crash, no status, header or body that `openapi.json` does not have."""
+    # a schema cannot say that the last message is a question
+    case.call_and_validate(base_url=server, excluded_checks=[positive_data_acceptance])
 
 
 def test_a_line_that_is_too_long_costs_itself_only() -> None:

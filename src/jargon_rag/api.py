@@ -1,5 +1,7 @@
 """OpenAI's chat completions, so that existing chat clients can ask: POST /v1/chat/completions and GET /v1/models.
 
+`openapi.json`, served beside them, says what goes in and out.
+
 An answer's text is the dialogue with its markers, code and the numbered sources; what clients of ours want to read as
 data (`citations`, `refused`, `suggestions`) comes beside it. Sampling options are accepted and change nothing: an
 answer is what the glossary says. A system message is not obeyed, for the same reason.
@@ -15,6 +17,7 @@ import uuid
 from collections.abc import AsyncGenerator, Coroutine, Generator
 from contextlib import aclosing, closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import anyio
@@ -23,12 +26,13 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
 from jargon_rag.conversation import check_history
-from jargon_rag.errors import InputError, JargonRAGError
+from jargon_rag.errors import InputError, JargonRAGError, TooManyQuestions
 from jargon_rag.rag import Event, JargonRAG, check_question
 from jargon_rag.records import answer_record
 from jargon_rag.types import Answer, Message, Sentence, Style, format_dialogue
 from jargon_rag.waiting import WaitingLine
 
+OPENAPI = Path(__file__).with_name("openapi.json")
 MODELS: dict[str, Style] = {"jargon-rag": "rick", "jargon-rag-plain": "plain"}
 MAX_BODY_BYTES = 1_000_000
 MAX_WAITING = 16  # in the line; a client that would stand behind them is told to come back
@@ -67,13 +71,13 @@ class _Asked:
 class _RequestError(Exception):
     """A request that is answered with an error."""
 
-    def __init__(self, status: int, message: str, *, code: str, retry: bool = False) -> None:
+    def __init__(self, status: int, message: str, *, code: str, retry: int = 0) -> None:
         super().__init__(message)
-        self.status, self.code, self.retry = status, code, retry
+        self.status, self.code, self.retry = status, code, retry  # retry: after so many seconds, 0 for never
 
 
 def routes(loader: Loading, line: WaitingLine) -> list[BaseRoute]:
-    """Return the two routes; their answers stand in `line` with everybody else's."""
+    """Return the routes; their answers stand in `line` with everybody else's."""
 
     async def models(_request: Request) -> Response:
         listed = [{"id": name, "object": "model", "created": 0, "owned_by": "jargon-rag"} for name in MODELS]
@@ -81,8 +85,9 @@ def routes(loader: Loading, line: WaitingLine) -> list[BaseRoute]:
 
     async def chat_completions(request: Request) -> Response:
         try:
-            asked = _read(await _body(request))
-            events = _events(_ready(loader), line, asked)
+            asked, rag = _read(await _body(request)), _ready(loader)
+            line.admit(request.client.host if request.client else "")
+            events = _events(rag, line, asked)
             before = await anext(events)  # raises when the line is full
             assert isinstance(before, int), "their number comes first"
             head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": asked.model}
@@ -91,6 +96,8 @@ def routes(loader: Loading, line: WaitingLine) -> list[BaseRoute]:
                 return StreamingResponse(chunks, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
             answer = await _unless_gone(request, _last(events))
             return Response(status_code=499) if answer is None else JSONResponse(_completion(answer, head))
+        except TooManyQuestions as error:
+            return _error_response(_RequestError(429, str(error), code="rate_limit_exceeded", retry=error.seconds))
         except InputError as error:
             return _error_response(_RequestError(400, str(error), code="invalid_request_error"))
         except JargonRAGError as error:
@@ -98,7 +105,11 @@ def routes(loader: Loading, line: WaitingLine) -> list[BaseRoute]:
         except _RequestError as error:
             return _error_response(error)
 
+    async def openapi(_request: Request) -> Response:
+        return JSONResponse(json.loads(OPENAPI.read_text("utf-8")))
+
     return [
+        Route("/v1/openapi.json", openapi, methods=["GET"]),
         Route("/v1/models", models, methods=["GET"]),
         Route("/v1/chat/completions", chat_completions, methods=["POST"]),
     ]
@@ -164,7 +175,7 @@ def _ready(loader: Loading) -> JargonRAG:
     if loader.failed:
         raise _RequestError(503, loader.note, code="not_loaded")
     if not loader.done:
-        raise _RequestError(503, f"The models are still loading: {loader.note}", code="loading", retry=True)
+        raise _RequestError(503, f"The models are still loading: {loader.note}", code="loading", retry=RETRY_SECONDS)
     return loader.get()
 
 
@@ -178,7 +189,10 @@ async def _events(rag: JargonRAG, line: WaitingLine, asked: _Asked) -> AsyncGene
     """
     if len(line) > MAX_WAITING:
         raise _RequestError(
-            503, f"Busy: {len(line)} are asking, and you would be number {len(line) + 1}.", code="busy", retry=True
+            503,
+            f"Busy: {len(line)} are asking, and you would be number {len(line) + 1}.",
+            code="busy",
+            retry=RETRY_SECONDS,
         )
     before, place, stop = line.before_the_next, line.join(), threading.Event()
     try:
@@ -291,5 +305,5 @@ def _error(message: str, code: str) -> dict[str, Any]:
 
 
 def _error_response(error: _RequestError) -> Response:
-    headers = {"Retry-After": str(RETRY_SECONDS)} if error.retry else {}
+    headers = {"Retry-After": str(error.retry)} if error.retry else {}
     return JSONResponse(_error(str(error), error.code), status_code=error.status, headers=headers)

@@ -260,6 +260,12 @@ def serve(
         str | None,
         typer.Option(envvar="JARGON_RAG_ROOT_PATH", help="Where a proxy in front shows the page: /jargon. Default: /."),
     ] = None,
+    per_minute: Annotated[
+        int | None,
+        typer.Option(
+            envvar="JARGON_RAG_PER_MINUTE", min=1, help="Questions that one address may ask in a minute. Default: any."
+        ),
+    ] = None,
     corpus: Corpus = None,
     index: IndexDir = None,
     index_url: IndexUrl = None,
@@ -288,6 +294,7 @@ def serve(
             at_once=AT_ONCE if written_by is None else SERVER_AT_ONCE,
             mcp=mcp,
             root_path=root_path,
+            per_minute=per_minute,
             say=_say,
         )
 

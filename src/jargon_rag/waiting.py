@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 
+from limits import RateLimitItemPerMinute
+from limits.storage import MemoryStorage
+from limits.strategies import MovingWindowRateLimiter
+
+from jargon_rag.errors import TooManyQuestions
+
 
 class WaitingLine:
     """First come, first answered. A place is a future that is done when its turn has come."""
 
-    def __init__(self, at_once: int = 1) -> None:
-        """Start with nobody in it; the first `at_once` are answered side by side."""
+    def __init__(self, at_once: int = 1, *, per_minute: int | None = None) -> None:
+        """Start with nobody in it; the first `at_once` are answered side by side. One client may join so often in a minute."""
         self.at_once = at_once
+        self._rate = RateLimitItemPerMinute(per_minute) if per_minute else None
+        self._counted = MovingWindowRateLimiter(MemoryStorage())
         self._places: deque[Future[None]] = deque()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         """Return how many are in it, the one who is being answered included."""
         return len(self._places)
+
+    def admit(self, client: str) -> None:
+        """Count a question of a client's, or raise TooManyQuestions."""
+        if self._rate is not None and not self._counted.hit(self._rate, client):
+            again = self._counted.get_window_stats(self._rate, client).reset_time - time.time()
+            raise TooManyQuestions(max(1, math.ceil(again)))
 
     @property
     def before_the_next(self) -> int:

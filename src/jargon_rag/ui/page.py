@@ -118,6 +118,7 @@ def create_page(loader: Loader, *, line: WaitingLine, feedback: Path | None = No
 
         try:
             question = check_question(_text(asked))
+            line.admit(_address(request))
             if not loader.done:
                 yield showing("_One moment, the models are still loading…_"), why(None, None, ()), None
             rag = loader.get()
@@ -187,7 +188,7 @@ def create_page(loader: Loader, *, line: WaitingLine, feedback: Path | None = No
             return "<p class='hint'>Choose a term.</p>", gr.Button(visible=False)
         return whole_entry(entry, {other.slug: other.term for other in rag.entries}), gr.Button(visible=True)
 
-    def ask(question: str, history: History | None = None, style: str = "rick") -> dict[str, Any]:
+    def ask(question: str, request: gr.Request, history: History | None = None, style: str = "rick") -> dict[str, Any]:
         """Answer a question about the jargon of AI and machine learning, or whatever glossary this server has, from its entries.
 
         Every claim is cited to an entry and was checked against it: `answer` has the text with [n] markers, `citations` the
@@ -201,7 +202,8 @@ def create_page(loader: Loader, *, line: WaitingLine, feedback: Path | None = No
             style: "plain" for plain sentences, "rick" for a parody dialogue; the facts are the same.
         """
         rag = loader.get()
-        with line.turn(), _errors_told():
+        with _errors_told(), line.turn():
+            line.admit(_address(request))
             return answer_record(rag.ask(question, history=_messages(history or []), style=style))  # type: ignore[arg-type]
 
     def search(question: str, top_k: int = 5) -> dict[str, Any]:
@@ -334,6 +336,7 @@ def launch(
     at_once: int = AT_ONCE,
     mcp: bool = False,
     root_path: str | None = None,
+    per_minute: int | None = None,
     say: Callable[[str], None] = print,
     wait: bool = True,
 ) -> gr.Blocks:
@@ -342,6 +345,7 @@ def launch(
     at_once: answers that are written side by side.
     feedback: a file that readers' thumbs are appended to; without one there are no thumbs.
     mcp: offer /ask and /search as tools of a Model Context Protocol server too, at /gradio_api/mcp/.
+    per_minute: questions that one address may ask; None for any number.
     root_path: where a proxy in front shows the page, if not at the root of its host: "/jargon".
     Raises InputError when the port is taken, the file cannot be written, the root path is none, or MCP is not installed.
     """
@@ -352,7 +356,7 @@ def launch(
     check_address(host, port)
     if feedback is not None:
         check_feedback_file(feedback)
-    loader, line = Loader(load), WaitingLine(at_once)
+    loader, line = Loader(load), WaitingLine(at_once, per_minute=per_minute)
     page = create_page(loader, line=line, feedback=feedback)
     page.queue(default_concurrency_limit=1, max_size=16, api_open=True)
     page.launch(
@@ -409,6 +413,11 @@ def asking(history: History, question: str) -> History:
 def _last_question(history: History) -> int:
     """Return the place of the last question in a chat, -1 when there is none."""
     return max((place for place, part in enumerate(history) if part["role"] == "user"), default=-1)
+
+
+def _address(request: gr.Request) -> str:
+    """Return the address of whoever asks; behind a proxy on this machine, the one that it names."""
+    return request.client.host if request.client else ""
 
 
 def _text(part: dict[str, Any]) -> str:
