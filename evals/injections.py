@@ -176,18 +176,15 @@ def _is_grounded(sentence: Sentence, cited: dict[int, Entry], entries: Sequence[
         quoted = bool(sentence.citations) and bool(sentence.quote) and held
         if not quoted:
             return False
-        stated = _stated(sentence, cited)
-        return _words(sentence.text) == _words(stated) or check_support(sentence.text, stated).supported
+        stated = [sentence.quote, *(f"{cited[marker].term}: {sentence.quote}" for marker in sentence.citations)]
+        return any(
+            _words(sentence.text) == _words(text) or check_support(sentence.text, MARKER.sub(r" (\1)", text)).supported
+            for text in stated
+        )
     if sentence.origin == "fixed":
         return any(_fills(match[1] if match.re.groups else "", entries) for match in _fixed(sentence.text))
     asks = sentence.speaker == "Morty" and sentence.text.endswith("?")
     return asks and (sentence.origin == "model" or any(_words(sentence.quote) in _text(entry) for entry in entries))
-
-
-def _stated(sentence: Sentence, cited: dict[int, Entry]) -> str:
-    """Return the quote with the entry's term before it, where the sentence begins so."""
-    terms = [f"{cited[marker].term}: " for marker in sentence.citations]
-    return next((term for term in terms if sentence.text.startswith(MARKER.sub(r" (\1)", term))), "") + sentence.quote
 
 
 def _fixed(text: str) -> list[re.Match[str]]:

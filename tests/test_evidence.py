@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from jargon_rag.answering import own_words
+from jargon_rag.embedder import SentenceTransformerEmbedder
 from jargon_rag.evidence import MAX_LIKELY, MAX_SOURCES, PASSAGES_PER_SOURCE, SURE, Evidence, gather
 from jargon_rag.rag import JargonRAG
 from jargon_rag.retriever import Retriever
@@ -99,3 +103,21 @@ def test_the_facts_are_the_passages_with_their_terms(rag: JargonRAG) -> None:
         assert marker == n
         assert term == evidence.sources[n - 1].term
         assert text.endswith(chunk.passage)
+
+
+def test_a_yes_or_no_to_the_glossary_s_own_question_is_not_said_to_the_reader(
+    tmp_path: Path, embedder: SentenceTransformerEmbedder
+) -> None:
+    file = tmp_path / "own.md"
+    file.write_text(
+        "## Reefing\n\n**Definition:** Reefing makes a sail smaller.\n\n**Morty:** Won't we slow down?\n\n"
+        "**Rick:** No: a boat that is overpressed goes no faster with more sail.\n\n## Roux\n\nFlour cooked in fat.\n"
+    )
+    bot = JargonRAG(corpus=file, embedder=embedder, cache_dir=tmp_path, check_model=False)
+    evidence = bot.evidence(bot.retrieve("does reefing make an overpressed boat go slower"))
+    texts = [text for _, _, text in evidence.facts]
+    assert "A boat that is overpressed goes no faster with more sail." in texts
+    (said,) = [sentence for sentence, _ in own_words(evidence, "plain") if "overpressed" in sentence.text]
+    assert said.text.startswith("A boat")
+    assert said.quote.startswith("a boat")
+    assert said.quote in file.read_text()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -125,12 +126,12 @@ def always(wanted: str, pieces: list[str]) -> Callable[[Options], int]:
 
 
 FIRST = "Dropout zeroes random units (in training), so that none can be leaned on. [1]"
+SECOND = "It is off at inference: all units work there. [1]"
 ANSWERS = [
-    f"Morty: What is this?\nRick: {FIRST}",
-    f"Morty: What is this?\nRick: Plot twist, Morty: d{FIRST[1:]}",
-    f"Morty: What is this?\nRick: {FIRST} It is off at inference: all units work there. [1]",
-    f"Morty: What is this?\nRick: {FIRST} Keep dropout away from batch norm, because the variances shift, Morty. [1]",
-    f"Morty: What is this?\nRick: {FIRST} Weight decay shrinks every weight a little at each step. [2]",
+    f"Morty: What is this?\nRick: {FIRST} {SECOND}",
+    f"Morty: What is this?\nRick: Plot twist, Morty: d{FIRST[1:]} {SECOND}",
+    f"Morty: What is this?\nRick: {FIRST} {SECOND} Keep dropout away from batch norm, because the variances shift, Morty. [1]",
+    f"Morty: What is this?\nRick: {FIRST} {SECOND} Weight decay shrinks every weight a little at each step. [2]",
 ]
 
 
@@ -147,14 +148,15 @@ def test_it_lets_through(text: str) -> None:
         f"Morty: What is this?\nRick: {FIRST}\nMorty: What is that then?\nRick: Keep dropout away from batch norm. [1]",
         f"Morty: What is this?\nRick: {FIRST[:-3]}[2]",
         f"Morty: What is this?\nRick: {FIRST.replace('none', 'many')}",
-        f"Morty: What is this?\nRick: {FIRST} {FIRST}",
+        f"Morty: What is this?\nRick: {FIRST}",
+        f"Morty: What is this?\nRick: {FIRST} {SECOND} {FIRST}",
         "Morty: What is this?\nRick: Morty, dropout zeroes random units, so that none can be leaned on, Morty. [1]",
         f"Morty: What is this?\nRick: Morty, Morty: {FIRST}",
         "Morty: What is this?\nRick: It is off at inference: all units work there. [1]",
         "Morty: What is this?\nRick: Weight decay shrinks every weight a little at each step. [2]",
-        f"Morty: What is this?\nRick: {FIRST} Is it always useful? [1]",
-        f"Morty: What is this?\nRick: {FIRST} Wide layers use 0.1. [1]",
-        f"Morty: What is this?\nRick: {FIRST} Weight decay shrinks every weight. [2]",
+        f"Morty: What is this?\nRick: {FIRST} {SECOND} Is it always useful? [1]",
+        f"Morty: What is this?\nRick: {FIRST} {SECOND} Wide layers use 0.1. [1]",
+        f"Morty: What is this?\nRick: {FIRST} {SECOND} Weight decay shrinks every weight. [2]",
         "Morty: What is this?",
         "NONE",
         f"Rick: {FIRST}",
@@ -164,6 +166,32 @@ def test_it_does_not_let_through(text: str) -> None:
     words, pieces = vocabulary(0, merges=0)
     with pytest.raises(AssertionError, match=r"nothing fits|cannot end"):
         walk(AnswerForm("rick", PASSAGES, ASKED), words, always(text, pieces))
+
+
+@pytest.mark.parametrize(
+    ("term", "passage", "alone"),
+    [
+        ("Neap Tide", "Grounding at a spring high is a trap. Sailors call that being neaped.", False),
+        ("Neap Tide", "Grounding at a spring high is a trap. A neap tide has the smallest range.", True),
+        (
+            "Neap Tide",
+            "Grounding at a spring high is a trap. It may last a fortnight until the neap tide is over.",
+            False,
+        ),
+    ],
+)
+def test_a_sentence_that_points_back_follows_the_one_before_it(term: str, passage: str, alone: bool) -> None:
+    pieces = ["<stop>", "\n", *map(chr, range(32, 127))]
+    words = Vocabulary(lambda text: [pieces.index(letter) for letter in text], 0)
+    first = "Dropout is off at inference."
+    form = AnswerForm("plain", ((1, "Dropout", first), (1, term, passage)))
+    second = re.split(r"(?<=[.]) ", passage)[1]
+    text = f"Answer: {first} [1] {second} [1]"
+    if alone:
+        assert text_of(walk(form, words, always(text, pieces)), pieces) == text
+    else:
+        with pytest.raises(AssertionError, match="nothing fits"):
+            walk(form, words, always(text, pieces))
 
 
 def test_a_comparison_does_not_end_before_both_are_cited() -> None:

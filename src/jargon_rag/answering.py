@@ -40,6 +40,7 @@ class Draft:
     claims: list[Sentence] = field(default_factory=list)
     citations: list[Citation] = field(default_factory=list)
     code: list[CodeBlock] = field(default_factory=list)
+    numbers: dict[int, int] = field(default_factory=dict)  # shown marker of each source cited, by the evidence's marker
     prefill_ms: float = 0.0
     decode_ms: float = 0.0
     check_ms: float = 0.0
@@ -70,18 +71,22 @@ class Draft:
         return any(_said(sentence.text) == _said(text) for sentence in self.sentences)
 
     def claim(self, sentence: Sentence, chunk: Chunk, *, sources: Sequence[Entry]) -> Sentence:
-        """Keep a checked sentence and what it cites, and return it."""
-        for marker in sentence.citations:
+        """Keep a checked sentence and what it cites, and return it as it is shown."""
+        shown = [
             self.cite(marker, sources[marker - 1], sentence.quote, chunk.line, chunk.end_line)
-        self.claims.append(self.add(sentence))
+            for marker in sentence.citations
+        ]
+        self.claims.append(self.add(replace(sentence, citations=tuple(shown))))
         return self.claims[-1]
 
-    def cite(self, marker: int, entry: Entry, quote: str, line: int, end_line: int) -> None:
-        """Keep a citation, once."""
+    def cite(self, marker: int, entry: Entry, quote: str, line: int, end_line: int) -> int:
+        """Keep a citation, once, and return its number: a reader's markers are 1, 2, 3 in the order of their use."""
+        number = self.numbers.setdefault(marker, len(self.numbers) + 1)
         lines = f"#L{line}" if line == end_line else f"#L{line}-L{end_line}"
-        citation = Citation(marker, entry, quote, f"{entry.path}{lines}")
+        citation = Citation(number, entry, quote, f"{entry.path}{lines}")
         if citation not in self.citations:
             self.citations.append(citation)
+        return number
 
     def time(self, pieces: Generator[TextPiece, None, None]) -> Generator[str, None, None]:
         """Yield the text of a generator's pieces and keep its times and token counts.
@@ -160,9 +165,15 @@ def attribute(raw: RawSentence, evidence: Evidence, style: Style) -> tuple[Sente
         verdict = check_support(raw.text, stated(entry, chunk.passage))
         if verdict.supported:
             shown = raw.text if style == "rick" else without_address(raw.text)
-            quote = verdict.quote.removeprefix(f"{entry.term}: ")
+            quote = _quoted(verdict.quote, entry, chunk.passage)
             return Sentence(speaker, shown, (marker,), True, verdict.score, "model", quote), chunk
     return None
+
+
+def _quoted(words_stated: str, entry: Entry, passage: str) -> str:
+    """Return words of a passage as it was stated as they stand in it."""
+    bare = words_stated.removeprefix(f"{entry.term}: ")
+    return bare if bare in passage else bare[:1].lower() + bare[1:]
 
 
 def own_words(evidence: Evidence, style: Style) -> Iterator[tuple[Sentence, Chunk]]:
@@ -176,7 +187,7 @@ def own_words(evidence: Evidence, style: Style) -> Iterator[tuple[Sentence, Chun
         for text in split_sentences(stated(entry, chunk.passage)):
             shown = text if style == "rick" else without_address(text)
             if not text.endswith("?"):
-                quote = text.removeprefix(f"{entry.term}: ")
+                quote = _quoted(text, entry, chunk.passage)
                 yield Sentence(speaker, shown, (marker,), True, 1.0, "entry", quote), chunk
 
 

@@ -22,6 +22,7 @@ _COMPARES = re.compile(  # where it names fewer than two entries, the best two a
     r"\b(vs\.?|versus|or|compar\w+|differ\w*|between|better than|instead of|rather than|apart|same|beats?|another (?:word|name))\b",
     re.IGNORECASE,
 )
+_VERDICT = re.compile(r"(yes|no|maybe(?: not)?)[,:]\s+(?=\S)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +112,14 @@ def _definition(entry: Entry, chunks: Sequence[Chunk]) -> list[Chunk]:
 
 
 def stated(entry: Entry, passage: str) -> str:
-    """Return a passage as it can be understood alone: a definition that does not name its term gets it in front."""
+    """Return a passage as it can be understood alone.
+
+    A definition that does not name its term gets it in front; a reply loses its 'Yes:' or 'No,', which is to a question of
+    the glossary's, not to the reader's.
+    """
     if not entry.definition or not entry.definition[0].text.startswith(passage):
-        return passage
+        verdict = _VERDICT.match(passage)
+        return passage if verdict is None else passage[verdict.end()].upper() + passage[verdict.end() + 1 :]
     first = "".join(words(split_sentences(passage)[0]))
     names = [name_key(name) for title in (entry.term, *entry.aliases) for name in split_heading(title)]
     return passage if any(name and name in first for name in names) else f"{entry.term}: {passage}"

@@ -38,6 +38,7 @@ _LEANS_BACK = re.compile(
     r"otherwise|still|also)\b",
     re.IGNORECASE,
 )
+_PRONOUNS = frozenset("it its they them their this that these those he him his she her one both such".split())
 _OPENINGS = tuple(
     f" {aside[0].upper()}{aside[1:]}{sign}" for aside in (*ASIDES, "listen", "okay", "yeah", "*burp*") for sign in ",:"
 )
@@ -138,36 +139,52 @@ def _sayable(claims: Sequence[_Claim], said: Sequence[_Claim], form: AnswerForm)
 
 
 def _owed(left: Sequence[_Claim], said: Sequence[_Claim], form: AnswerForm) -> list[frozenset[int]]:
-    """Return groups of facts of which one has to be said yet, in their order: the likely ones, then the required entries."""
+    """Return groups of facts of which one has to be said yet, in their order: the likely ones, then the required entries.
+
+    Where one passage is likely, and it alone, it is said to its end.
+    """
     groups = [frozenset({number}) for number in range(form.likely)]
     groups += [
         frozenset(n for n, (marker, _, _) in enumerate(form.facts) if marker == wanted)
         for wanted in sorted(form.required)
     ]
+    whole = form.likely == 1 and not form.required
     return [
         group
         for group in groups
-        if any(claim.passage in group for claim in left) and not any(claim.passage in group for claim in said)
+        if any(claim.passage in group for claim in left)
+        and (whole or not any(claim.passage in group for claim in said))
     ]
 
 
 def _claims(number: int, form: AnswerForm) -> list[_Claim]:
     """Return what may be said of a passage.
 
-    A sentence can do without the one before it if it names the term and does not begin with 'It' or the like; the first
-    one has none before it: it answers a question about the entry, as Morty's is.
+    A sentence can do without the one before it if it names the term, does not begin with 'It' or the like, and has no pronoun
+    before the name; the first one has none before it: it answers a question about the entry, as Morty's is.
     """
     marker, term, passage = form.facts[number]
     names = [key for name in split_heading(term) if (key := name_key(name))]
     claims = []
     before = ""
     for sentence, texts in _wordings(passage, addressed=form.style == "rick"):
-        named = any(name in "".join(map(singular, spoken(sentence))) for name in names)
         if texts:
-            needs = before if _LEANS_BACK.match(sentence) or not named else ""
+            needs = before if _LEANS_BACK.match(sentence) or not _names_first(sentence, names) else ""
             claims.append(_Claim(sentence, needs, number, marker, tuple(f"{text} [{marker}]" for text in texts)))
         before = sentence
     return claims
+
+
+def _names_first(sentence: str, names: Sequence[str]) -> bool:
+    """Tell whether a sentence names one of the names, and no pronoun stands before it."""
+    said = ""
+    for word in spoken(sentence):
+        if word in _PRONOUNS:
+            return False
+        said += singular(word)
+        if any(name in said for name in names):
+            return True
+    return False
 
 
 @lru_cache(2_000)
@@ -176,7 +193,6 @@ def _wordings(passage: str, *, addressed: bool) -> list[tuple[str, tuple[str, ..
     found = []
     for sentence in split_sentences(passage):
         trimmed = [sentence[: cut.start()] + "." for cut in _CUT.finditer(sentence)]
-        trimmed += [_capitalised(sentence[cut.end() :]) for cut in _CUT.finditer(sentence) if cut[0].startswith(";")]
         trimmed += [_BRACKET.sub("", text) for text in (sentence, *trimmed) if "(" in text]
         texts = [text for text in dict.fromkeys([sentence, *trimmed]) if _may_stand(text, passage)]
         if addressed:
@@ -191,7 +207,3 @@ def _wordings(passage: str, *, addressed: bool) -> list[tuple[str, tuple[str, ..
 def _may_stand(text: str, passage: str) -> bool:
     whole = "[" not in text and text.endswith((".", "!")) and len(text.split()) >= MIN_CLAIM_WORDS
     return whole and check_support(text, passage).supported
-
-
-def _capitalised(text: str) -> str:
-    return text[:1].upper() + text[1:]

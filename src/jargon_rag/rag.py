@@ -194,8 +194,8 @@ class JargonRAG:
             yield from self._own_words(draft, evidence)
         for marker, entry in code:
             snippet = entry.snippets[0]
-            draft.code.append(CodeBlock(snippet.language, snippet.text, marker))
-            draft.cite(marker, entry, snippet.text, snippet.line, snippet.end_line)
+            number = draft.cite(marker, entry, snippet.text, snippet.line, snippet.end_line)
+            draft.code.append(CodeBlock(snippet.language, snippet.text, number))
         if style == "rick":
             yield from map(draft.add, last_word(retrieval.question))
         yield draft.answer(refused=False, suggestions=self._suggestions(retrieval, evidence.sources))
@@ -276,7 +276,7 @@ class JargonRAG:
         """
         written = any(claim.origin == "model" for claim in draft.claims) and not draft.broken_off
         wanted = 1 if written else OWN_CLAIMS
-        uncited = evidence.required - {n for claim in draft.claims for n in claim.citations}
+        uncited = evidence.required - draft.numbers.keys()
         for sentence, chunk in own_words(evidence, draft.style):
             if draft.has(sentence.text):
                 continue

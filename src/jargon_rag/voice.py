@@ -44,7 +44,7 @@ def riposte(question: str, *, compares: bool, shows_code: bool) -> str:
 
 def farewell(question: str) -> tuple[str, str] | None:
     """Return who has the last word, after the claims, and what it is; every third answer ends without one."""
-    speaker = _pick(("Rick", "Morty", None), question[::-1])
+    speaker = _pick(("Rick", "Morty", None), question)
     if speaker is None:
         return None
     return speaker, _pick(lines.RICK_ENDS if speaker == "Rick" else lines.MORTY_ENDS, question)
@@ -69,7 +69,8 @@ def without_address(text: str) -> str:
 
 
 def _pick(choices: Sequence[T], question: str) -> T:
-    return choices[zlib.crc32(question.strip().lower().encode()) % len(choices)]
+    """Return the choice that goes with a question; lists of like length must not go hand in hand."""
+    return choices[zlib.crc32(f"{choices[-1]} {question.strip().lower()}".encode()) % len(choices)]
 
 
 def _listed(terms: Sequence[str]) -> str:

@@ -47,7 +47,9 @@ def dialogue(sentences: Sequence[Sentence], *, key: str) -> str:
         )
         if not paragraphs or paragraphs[-1][0] != sentence.speaker:
             paragraphs.append((sentence.speaker, []))
-        paragraphs[-1][1].append(f"{shown(sentence.text)}{chips}")
+        text = shown(sentence.text)
+        beside = sentence.speaker == "Rick" and sentence.origin == "fixed" and not chips
+        paragraphs[-1][1].append(f'<span class="aside">{text}</span>' if beside else f"{text}{chips}")
     lines = []
     for speaker, said in paragraphs:
         name = shown(speaker or "")
