@@ -147,25 +147,30 @@ def labelled(found: dict[str, list[Row]]) -> list[str]:
         "",
     ]
     lines += ["| | n | reader 1 | reader 2 | they agree |", "|---|---|---|---|---|"]
-    for title, kind, rows in (
-        ("claims that their passage supports, `shipped`", "claims", ["shipped"]),
-        ("claims that their passage supports, `plain`", "claims", ["plain"]),
-        ("answers that answer what was asked, `shipped`", "answers", ["shipped"]),
-        ("answers that answer what was asked, `plain`", "answers", ["plain"]),
+    for title, kind, name, row in (
+        ("claims that their passage supports", "claims", "label", "shipped"),
+        ("claims that their passage supports", "claims", "label", "plain"),
+        ("answers that answer what was asked", "answers", "label", "shipped"),
+        ("answers that answer what was asked", "answers", "label", "plain"),
+        ("answers with a line that is out of place", "answers", "odd", "shipped"),
+        ("answers that made the reader smile", "answers", "smile", "shipped"),
     ):
-        keys = [key for row in rows for key in _keys(found.get(row, []), kind)]
-        labels = [_labels(reader, kind) for reader in READERS]
+        keys = list(_keys(found.get(row, []), kind))
+        labels = [_labels(reader, kind, name) for reader in READERS]
         read = [key for key in keys if all(key in some for some in labels)]
         if not read:
             continue
         one, two = ([some[key] for key in read] for some in labels)
         both = share([a == b for a, b in zip(one, two, strict=True)])
-        lines.append(f"| {title} | {len(read)} of {len(keys)} | {share(one)} | {share(two)} | {both} |")
+        lines.append(f"| {title}, `{row}` | {len(read)} of {len(keys)} | {share(one)} | {share(two)} | {both} |")
     return lines
 
 
 def write_sheets(found: dict[str, list[Row]], entries: dict[str, dict[str, Entry]], folder: Path) -> None:
-    """Write claims with their passage, and answers with their question, without a word on where they come from."""
+    """Write claims with their passage, and answers with their question, without a word on where they come from.
+
+    What both readers have labelled already is left out.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     claims: dict[str, Row] = {}
     answers: dict[str, Row] = {}
@@ -180,7 +185,10 @@ def write_sheets(found: dict[str, list[Row]], entries: dict[str, dict[str, Entry
                     passage = quoted_in(entries[answer["glossary"]][slug], sentence["quote"])
                     claims[_key(sentence["text"], sentence["quote"])] = {"claim": sentence["text"], "passage": passage}
     for name, rows in (("claims", claims), ("answers", answers)):
-        text = "".join(json.dumps({"id": key, **row}, ensure_ascii=False) + "\n" for key, row in sorted(rows.items()))
+        last = "label" if name == "claims" else "smile"
+        read = set.intersection(*(set(_labels(reader, name, last)) for reader in READERS))
+        new = ((key, row) for key, row in sorted(rows.items()) if key not in read)
+        text = "".join(json.dumps({"id": key, **row}, ensure_ascii=False) + "\n" for key, row in new)
         (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
 
 
@@ -219,9 +227,10 @@ def _key(*texts: str) -> str:
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:12]
 
 
-def _labels(reader: str, kind: str) -> dict[str, bool]:
+def _labels(reader: str, kind: str, name: str) -> dict[str, bool]:
+    """Return what a reader said of each text by its id; early readers were not asked everything."""
     file = LABELS / f"{reader}-{kind}.jsonl"
-    return {row["id"]: bool(row["label"]) for row in read_rows(file)} if file.is_file() else {}
+    return {row["id"]: bool(row[name]) for row in read_rows(file) if name in row} if file.is_file() else {}
 
 
 def _entries(corpus: Path | None) -> dict[str, Entry]:

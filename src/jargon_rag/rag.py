@@ -233,7 +233,7 @@ class JargonRAG:
         if draft.style == "rick":
             question = draft.retrieval.question
             begun = rick_begins(question, compares=bool(evidence.compared), shows_code=shows_code)
-            opening = [morty(question, evidence), begun]
+            opening = [morty(question, evidence, alike=self._retriever.similarity), begun]
         for line in opening:
             yield draft.add(line)
             if draft.stopped:
