@@ -20,13 +20,13 @@ EDGES = ("cli", "batch", "__main__", "ui")
 
 # who may import whom within the library: a module imports only from lines above its own
 LAYERS = [
-    ("types", "errors", "terms", "markdown", "waiting"),
+    ("types", "errors", "terms", "markdown", "lines", "waiting"),
     ("calibration", "chunking", "glossary", "paths", "prompt", "voice"),
     ("grounding", "lint", "llama", "models", "reading"),
     ("batching", "embedder", "form", "index", "records"),
     ("generator", "remote"),
-    ("retriever", "indexing", "answering", "qdrant"),
-    ("conversation",),
+    ("retriever", "indexing", "qdrant"),
+    ("conversation", "evidence", "answering"),
     ("rag",),
     ("doctor", "api", "batch", "terminal"),
     ("ui",),

@@ -10,7 +10,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from jargon_rag.errors import EngineError, GlossaryError, IndexFileError, InputError, JargonRAGError, WeightsError
+from jargon_rag.errors import (
+    EngineError,
+    GlossaryError,
+    IndexFileError,
+    InputError,
+    JargonRAGError,
+    TooManyQuestions,
+    WeightsError,
+)
 from jargon_rag.types import (
     Answer,
     AnswerForm,
@@ -40,7 +48,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Answer", "AnswerForm", "Chat", "Chunk", "Citation", "CodeBlock", "Embedder", "EngineError", "Entry", "GlossaryError", "IndexFileError", "InputError", "JargonRAG",
     "JargonRAGError", "LanguageModel", "Passage", "Question", "RemoteGenerator", "Retrieval", "SearchResult", "Sentence", "Snippet", "TextPiece", "Timings",
-    "Turn", "Verdict", "WeightsError",
+    "TooManyQuestions", "Turn", "Verdict", "WeightsError",
 ]  # fmt: skip
 
 

@@ -113,7 +113,7 @@ RICK_BEGINS = (
     "There are two geniuses in this garage, and the other is the kettle.",
     "Breathe through your nose, Morty, you're fogging up the whiteboard.",
     "Somebody dim the portal, I am about to read aloud.",
-    "This comes free, Morty, like the smell in here.",
+    "The smell in here is included, Morty.",
     "Welcome to the garage, where question marks come to be parked.",
     "I was winning an argument with gravity until you walked in.",
     "Pull up a crate of unexploded souvenirs and listen.",
