@@ -494,6 +494,12 @@ def test_setting_stop_ends_the_model_within_a_token_and_yields_nothing_more(scri
     stop.set()
     assert list(left) == []
     assert model.made == -1  # it was not even asked
+    stop.clear()
+    left = bot.stream("What is overfitting?", style="plain", stop=stop)
+    assert isinstance(next(left), Retrieval)
+    stop.set()
+    assert list(left) == []
+    assert model.made == -1  # in plain style neither
 
 
 def test_the_real_model_stops_where_it_is(rag: JargonRAG) -> None:

@@ -224,8 +224,8 @@ class JargonRAG:
     def _write(self, draft: Draft, evidence: Evidence, *, shows_code: bool) -> Generator[Sentence, None, bool]:
         """Yield the dialogue: the model's sentences that pass, and the glossary's own words in place of those that do not.
 
-        What is said before the claims is not the model's, and need not wait for it. Returns False when the model says that the evidence does
-        not answer the question.
+        What is said before the claims is not the model's, and need not wait for it. Returns False when the model says that
+        the evidence does not answer the question.
         """
         own = own_words(evidence, draft.style)
         fallback = (pair for pair in own if not draft.has(pair[0].text))  # asked when a sentence is needed
@@ -235,9 +235,11 @@ class JargonRAG:
             begun = rick_begins(question, compares=bool(evidence.compared), shows_code=shows_code)
             opening = [morty(question, evidence, alike=self._retriever.similarity), begun]
         for line in opening:
-            yield draft.add(line)
             if draft.stopped:
                 return True
+            yield draft.add(line)
+        if draft.stopped:
+            return True
         failures = asides = 0
         with closing(draft.time(self._stream(draft, evidence, asked=opening[0].text if opening else ""))) as written:
             for raw in read_sentences(written):

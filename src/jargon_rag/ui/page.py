@@ -202,8 +202,9 @@ def create_page(loader: Loader, *, line: WaitingLine, feedback: Path | None = No
             style: "plain" for plain sentences, "rick" for a parody dialogue; the facts are the same.
         """
         rag = loader.get()
-        with _errors_told(), line.turn():
-            line.admit(_address(request))
+        with _errors_told():
+            line.admit(_address(request))  # before the line: whoever may not ask need not wait to hear it
+        with line.turn(), _errors_told():
             return answer_record(rag.ask(question, history=_messages(history or []), style=style))  # type: ignore[arg-type]
 
     def search(question: str, top_k: int = 5) -> dict[str, Any]:
