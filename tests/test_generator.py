@@ -7,6 +7,7 @@ import json
 import shutil
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,9 +16,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from jargon_rag import generator
 from jargon_rag.errors import WeightsError
 from jargon_rag.form import Steps
-from jargon_rag.generator import LocalGenerator, generate_greedy, through_transformers
+from jargon_rag.generator import PIECE, LocalGenerator, generate_greedy, through_transformers
 from jargon_rag.grounding import check_support
 from jargon_rag.models import LANGUAGE_MODEL, find_packaged, merge_adapter, prepare_language_model
 from jargon_rag.paths import default_cache_dir, shipped_folder
@@ -482,3 +484,25 @@ def test_an_adapter_whose_config_is_no_json_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "adapter_model.safetensors").touch()
     with pytest.raises(WeightsError, match="Cannot apply the adapter"):
         merge_adapter(torch.nn.Linear(2, 2), tmp_path)
+
+
+def test_a_long_prompt_is_read_in_pieces_and_can_be_left_between_them(
+    real: LocalGenerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    messages: list[Message] = [{"role": "user", "content": "Say yes. " * 200}]
+    prompt, read, step = real.encode(messages), list[int](), real._step
+
+    def watched(ids: Sequence[int], cache: Any, options: Any) -> tuple[int, Any]:
+        read.extend(ids)
+        return step(ids, cache, options)
+
+    monkeypatch.setattr(real, "_step", watched)
+    with closing(real.stream(messages, max_new_tokens=4)) as pieces:
+        assert next(pieces) == TextPiece("", len(prompt), 0)
+    assert read == prompt[:PIECE]
+    read.clear()
+    in_pieces = list(real.stream(messages, max_new_tokens=4))
+    assert [piece.text for piece in in_pieces[: len(prompt) // PIECE]] == [""] * (len(prompt) // PIECE)
+    assert read[: len(prompt)] == prompt
+    monkeypatch.setattr(generator, "PIECE", 10_000)
+    assert text_of(iter(in_pieces)) == text_of(real.stream(messages, max_new_tokens=4))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from benchmarks.machine import resident_mib
 from jargon_rag.batching import Batcher
 from jargon_rag.llama import BLOCK, Cache, FastLlama, fits
 
@@ -77,6 +79,39 @@ def test_a_copied_cache_goes_its_own_way() -> None:
         (expected,) = fast.read([([1, 2, 3], fast.new_cache())])
     assert (cache.length, first.length, second.length) == (2, 5, 3)
     torch.testing.assert_close(state, expected)
+
+
+def test_only_a_few_numbers_of_rows_are_computed() -> None:
+    """Each one is code that oneDNN compiles and keeps."""
+    fast, multiplied = FastLlama(small()), set[int]()
+
+    class Rows(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func is torch.nn.functional.linear:
+                multiplied.add(len(args[0]))
+            return func(*args, **(kwargs or {}))
+
+    with torch.inference_mode(), Rows():
+        for length in (*range(1, 34), 63, 64, 65, 97):
+            fast.read([(some(length), fast.new_cache())])
+    assert multiplied == {2, 4, 8, 16, 32, 64, 96, 128}
+
+
+def test_the_memory_of_caches_is_given_back() -> None:
+    """Though they are of ever new sizes, and small things that stay are made in between."""
+    rng, memory, kept = random.Random(0), [], []
+    for _ in range(20):
+        caches = [Cache(*torch.empty(2, 30, 3, 0, 64, dtype=torch.bfloat16)) for _ in range(6)]
+        for cache in caches:
+            length = rng.randrange(200, 700)
+            cache.make_room(length)
+            cache.keys[:, :, :length] = cache.values[:, :, :length] = 1.0
+            cache.length = length
+            kept.append(torch.empty(1000))
+        memory.append(resident_mib(os.getpid()))
+    del cache, caches
+    assert max(memory[5:]) - resident_mib(os.getpid()) > 20
+    assert max(memory) - memory[0] < 40
 
 
 def test_only_a_plain_llama_fits() -> None:

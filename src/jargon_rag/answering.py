@@ -98,10 +98,11 @@ class Draft:
         with closing(pieces), self._breaking_off():
             for piece in pieces:
                 spent = ms_since(waiting)
-                if not self.first_token_ms:
-                    self.first_token_ms, self.prefill_ms = ms_since(self.started), spent
-                else:
+                if self.first_token_ms:
                     self.decode_ms += spent
+                else:
+                    self.prefill_ms += spent
+                    self.first_token_ms = ms_since(self.started) if piece.text else 0.0
                 self.prompt_tokens, self.answer_tokens = piece.prompt_tokens, piece.answer_tokens
                 yield piece.text
                 idle = piece.answer_tokens >= MAX_IDLE_TOKENS and not self.claims

@@ -23,6 +23,7 @@ from jargon_rag.models import LANGUAGE_MODEL, find_model, merge_adapter, prepare
 from jargon_rag.types import AnswerForm, Message, TextPiece
 
 MAX_INSTRUCTIONS = 4  # whose reading is kept
+PIECE = 192  # tokens of a prompt that are read at once: between two pieces it can be stopped
 AT_ONCE = 8  # answers that are worth writing side by side on a CPU
 # reads token ids after those in a cache, which is None at first; returns the likeliest next one, of all or of some, and the cache
 Step = Callable[[Sequence[int], Any, ArrayLike | None], tuple[int, Any]]
@@ -93,17 +94,26 @@ class LocalGenerator:
     def stream(
         self, messages: Sequence[Message], *, max_new_tokens: int, form: AnswerForm | None = None
     ) -> Generator[TextPiece, None, None]:
-        """Yield pieces of text as they are decoded, nothing outside `form`. Closing the iterator stops the work."""
+        """Yield pieces of text as they are decoded, nothing outside `form`. Closing the iterator stops the work.
+
+        Pieces without text come while a long prompt is read.
+        """
         prompt = self.encode(messages)
         read, cache = self._instructions(messages)
         if prompt[: len(read)] != read:
             read, cache = [], None
+        cache = cache.copy() if cache is not None else None
+        unread = prompt[len(read) :]
+        while len(unread) > PIECE:
+            _, cache = self._step(unread[:PIECE], cache, (0,))
+            unread = unread[PIECE:]
+            yield TextPiece("", len(prompt), 0)
         made: list[int] = []
         shown = ""
         for token in generate_greedy(
             self._step,
-            prompt[len(read) :],
-            cache=cache.copy() if cache is not None else None,
+            unread,
+            cache=cache,
             max_new_tokens=max_new_tokens,
             stop_ids=self._stop_ids,
             steps=None if form is None else write_form(form, self._vocabulary),

@@ -15,9 +15,11 @@ from typing import Any
 
 import torch
 from numpy.typing import ArrayLike
-from torch.nn.functional import linear, pad, rms_norm, scaled_dot_product_attention, silu
+from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention, silu
 
-BLOCK = 256  # tokens by which a cache grows
+# tokens by which a cache grows; the default model's is over 32 MiB then, which glibc always maps by itself: only pages that
+# are written are taken, and all are given back when it is freed, where smaller pieces of ever new sizes leave gaps
+BLOCK = 1536
 FEW = 32  # rows up to which the weights are better the left factor: they need not be rearranged then
 
 
@@ -50,9 +52,11 @@ class Cache:
             self._grow(tokens)
 
     def _grow(self, tokens: int) -> None:
-        filled, more = self.length, tokens + BLOCK
-        self.keys = pad(self.keys[:, :, :filled], (0, 0, 0, more))
-        self.values = pad(self.values[:, :, :filled], (0, 0, 0, more))
+        layers, heads, _, size = self.keys.shape
+        both = self.keys.new_empty(2, layers, heads, self.length + tokens + BLOCK, size)
+        both[0, :, :, : self.length] = self.keys[:, :, : self.length]
+        both[1, :, :, : self.length] = self.values[:, :, : self.length]
+        self.keys, self.values = both
 
 
 class FastLlama:
@@ -85,18 +89,22 @@ class FastLlama:
             spans.append((end, end + len(ids), cache, _mask(cache.length, len(ids))))
             places.append(torch.arange(cache.length, cache.length + len(ids)))
             end += len(ids)
-        embedded = self._embedding[torch.tensor([token for ids, _ in sequences for token in ids])]  # (n, width)
-        cosine, sine = (part[0] for part in self._rotary(embedded, torch.cat(places)[None]))  # (n, size)
+        rows = _rows(end)
+        tokens = torch.zeros(rows, dtype=torch.long)
+        tokens[:end] = torch.tensor([token for ids, _ in sequences for token in ids])
+        embedded = self._embedding[tokens]  # (rows, width)
+        places.append(torch.zeros(rows - end, dtype=torch.long))
+        cosine, sine = (part[0] for part in self._rotary(embedded, torch.cat(places)[None]))  # (rows, size)
         hidden = embedded.to(self._sums)
+        attended = embedded.new_zeros(rows, self._heads * self._size)
         for number, layer in enumerate(self._layers):
-            heads = _times(self._normed(hidden, layer.before), layer.qkv).view(end, -1, self._size).transpose(0, 1)
-            turned, values = heads[: -self._key_heads], heads[-self._key_heads :]  # (heads, n, size)
+            heads = _times(self._normed(hidden, layer.before), layer.qkv).view(rows, -1, self._size).transpose(0, 1)
+            turned, values = heads[: -self._key_heads], heads[-self._key_heads :]  # (heads, rows, size)
             turned = turned * cosine + _half_turned(turned) * sine
-            attended = [
-                self._attend(turned[:, start:stop], values[:, start:stop], number, cache, mask)
-                for start, stop, cache, mask in spans
-            ]
-            hidden += _times(attended[0] if len(attended) == 1 else torch.cat(attended), layer.out)
+            for start, stop, cache, mask in spans:
+                found = self._attend(turned[:, start:stop], values[:, start:stop], number, cache, mask)
+                attended[start:stop] = found
+            hidden += _times(attended, layer.out)
             gate, up = _times(self._normed(hidden, layer.between), layer.gate_up).chunk(2, dim=-1)
             hidden += _times(silu(gate) * up, layer.down)
         for ids, cache in sequences:
@@ -144,13 +152,19 @@ def _mask(read: int, n: int) -> torch.Tensor | None:
     return torch.ones(n, read + n, dtype=torch.bool).tril(read) if n > 1 and read else None
 
 
+def _rows(tokens: int) -> int:
+    """Return how many rows are computed for so many tokens: oneDNN compiles, and keeps, code for each number that it meets.
+
+    At least two: a single one goes a slow way of its own.
+    """
+    return -(-tokens // FEW) * FEW if tokens > FEW else max(2, 1 << (tokens - 1).bit_length())
+
+
 def _times(x: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Return x @ weights.T for x of shape (n, in)."""
-    n = len(x)
-    if n > FEW or x.dtype != torch.bfloat16:
+    """Return x @ weights.T for x of shape (rows, in)."""
+    if len(x) > FEW or x.dtype != torch.bfloat16:
         return linear(x, weights)
-    # oneDNN rearranges the right factor, and a single column goes a slow way of its own
-    return torch.mm(weights, (x if n > 1 else pad(x, (0, 0, 0, 1))).t()).t()[:n].contiguous()
+    return torch.mm(weights, x.t()).t().contiguous()  # oneDNN rearranges the right factor
 
 
 def _half_turned(x: torch.Tensor) -> torch.Tensor:

@@ -241,7 +241,7 @@ class AnswerForm:
 
 @dataclass(frozen=True, slots=True)
 class TextPiece:
-    """A piece of generated text and the tokens read and written so far."""
+    """A piece of generated text, empty while a prompt is being read, and the tokens read and written so far."""
 
     text: str
     prompt_tokens: int
