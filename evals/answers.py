@@ -51,6 +51,10 @@ class Heard:
         """Return the model's."""
         return self._model.id
 
+    def likelihoods(self, question: str, passages: Sequence[str]) -> list[float]:
+        """Return the model's."""
+        return self._model.likelihoods(question, passages)
+
     def stream(
         self, messages: Sequence[Message], *, max_new_tokens: int, form: AnswerForm | None = None
     ) -> Generator[TextPiece, None, None]:

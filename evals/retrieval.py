@@ -23,10 +23,11 @@ from jargon_rag.calibration import Calibration
 from jargon_rag.chunking import chunk_glossary
 from jargon_rag.conversation import standalone_question
 from jargon_rag.embedder import SentenceTransformerEmbedder
+from jargon_rag.generator import LocalGenerator
 from jargon_rag.glossary import read_glossary, read_questions
 from jargon_rag.index import Index, build_index, load_index
 from jargon_rag.paths import default_cache_dir, shipped_folder
-from jargon_rag.retriever import Retriever
+from jargon_rag.retriever import Likelihoods, Retriever
 from jargon_rag.types import Embedder, Retrieval
 
 HERE = Path(__file__).parent
@@ -62,25 +63,26 @@ def main() -> None:
     plain = SentenceTransformerEmbedder(cache_dir=default_cache_dir(), lora=False)
     lines = ["# Retrieval, measured", "", "Made by `make eval`; 95 % bootstrap intervals in brackets.", ""]
     corpus = shipped_folder("corpus")
+    model = LocalGenerator(cache_dir=default_cache_dir(), adapter=shipped_folder("adapter"))
     ours = Retriever(load_index(shipped_folder("index")), tuned)
-    rows = methods(corpus, ours, plain) | (peers(corpus, plain) if options.peers else {})
+    rows = methods(corpus, ours, plain, model) | (peers(corpus, plain) if options.peers else {})
     for split in options.splits:
-        lines += tables(own_exam(split), ours, rows, failures=options.failures)
+        lines += tables(own_exam(split), ours, rows, model, failures=options.failures)
     glossary = SAILING / "glossary.md"
     at_sea = Retriever(_index(glossary, tuned, with_questions=False), tuned)
-    rows = methods(glossary, at_sea, plain) | (peers(glossary, plain) if options.peers else {})
-    lines += tables(sailing_exam(), at_sea, rows, failures=options.failures)
+    rows = methods(glossary, at_sea, plain, model) | (peers(glossary, plain) if options.peers else {})
+    lines += tables(sailing_exam(), at_sea, rows, model, failures=options.failures)
     report = "\n".join(lines) + "\n"
     print(report)
     REPORT.write_text(report, encoding="utf-8")
 
 
-def methods(glossary: Path, ours: Retriever, plain: Embedder) -> dict[str, Search]:
+def methods(glossary: Path, ours: Retriever, plain: Embedder, model: LocalGenerator) -> dict[str, Search]:
     """Return the ways of searching that are compared, each by its name."""
     index, embedder, fitted = ours.index, ours.embedder, ours.calibration
     without_lora = Retriever(_index(glossary, plain, with_questions=True), plain)
     found = {
-        "as shipped": ours,
+        "without the language model's reading": ours,
         "without the LoRA": without_lora,
         **{
             f"without the signal {name}": Retriever(
@@ -93,7 +95,8 @@ def methods(glossary: Path, ours: Retriever, plain: Embedder) -> dict[str, Searc
     }
     if any(chunk.kind == "question" for chunk in index.chunks):
         found["without indexed questions"] = Retriever(_index(glossary, embedder, with_questions=False), embedder)
-    return {name: _headings(retriever) for name, retriever in found.items()}
+    shipped = {"as shipped": _headings(ours, model.likelihoods)}
+    return shipped | {name: _headings(retriever) for name, retriever in found.items()}
 
 
 def own_exam(split: str) -> Exam:
@@ -119,7 +122,7 @@ def sailing_exam() -> Exam:
     )
 
 
-def tables(exam: Exam, ours: Retriever, rows: dict[str, Search], *, failures: bool) -> list[str]:
+def tables(exam: Exam, ours: Retriever, rows: dict[str, Search], model: LocalGenerator, *, failures: bool) -> list[str]:
     """Return the Markdown tables of one exam."""
     lines = [f"## {exam.name}", "", f"{len(exam.inside)} questions.", ""]
     lines += ["| method | right entry first | in the top three |", "|---|---|---|"]
@@ -144,22 +147,30 @@ def tables(exam: Exam, ours: Retriever, rows: dict[str, Search], *, failures: bo
             "",
             f"Comparisons with every compared entry in the top {TOP_K}: {share(complete)} of {len(complete)}.",
         ]
-    firsts = [_passage_rank(ours, row) for row in exam.inside if row["passage"] != "code"]
-    lines += ["", f"Of the right entry's passages, the one that answers is first: {share([r == 0 for r in firsts])},"]
-    lines += [f"in the top three: {share([r < 3 for r in firsts])}."]
+    prose = [row for row in exam.inside if row["passage"] != "code"]
+    lines += ["", "Of the right entry's passages, the one that answers is", ""]
+    for name, likelihoods in {"as shipped": model.likelihoods, "without the language model's reading": None}.items():
+        firsts = [_passage_rank(ours, row, likelihoods) for row in prose]
+        lines.append(
+            f"- {name}: first {share([r == 0 for r in firsts])}, in the top three {share([r < 3 for r in firsts])}"
+        )
     lines += _scope_table(exam, ours, failures=failures)
     if exam.follow_ups:
-        lines += _follow_up_table(exam, ours, failures=failures)
-    took = _timed(ours, [row["question"] for row in exam.inside[:100]])
+        lines += _follow_up_table(exam, ours, model, failures=failures)
+    asked = [row["question"] for row in exam.inside[:100]]
+    took, alone = _timed(ours, asked, model.likelihoods), _timed(ours, asked, None)
     lines += [
         "",
-        f"One question takes {np.median(took):.1f} ms at the median, {np.quantile(took, 0.95):.1f} ms at p95.",
+        (
+            f"One question takes {np.median(took):.1f} ms at the median, {np.quantile(took, 0.95):.1f} ms at p95;"
+            f" without the language model's reading {np.median(alone):.1f} and {np.quantile(alone, 0.95):.1f}."
+        ),
         "",
     ]
     if failures:
         for rank, row in zip(ranks, exam.inside, strict=True):
             if rank:
-                found = ours.retrieve(row["question"])
+                found = ours.retrieve(row["question"], likelihoods=model.likelihoods)
                 shown = [(result.entry.term, round(result.score, 2)) for result in found.results[:3]]
                 print(f"{row['kind']}: {row['question']} | {row['term']} | {shown}")
     return lines
@@ -197,11 +208,12 @@ def _scope_table(exam: Exam, ours: Retriever, *, failures: bool) -> list[str]:
     return lines
 
 
-def _follow_up_table(exam: Exam, ours: Retriever, *, failures: bool) -> list[str]:
+def _follow_up_table(exam: Exam, ours: Retriever, model: LocalGenerator, *, failures: bool) -> list[str]:
     known = [row for row in exam.follow_ups if row["term"]]
     left = [row for row in exam.follow_ups if not row["term"]]
     ways: dict[str, Callable[[list[str]], Retrieval]] = {
-        "as shipped": lambda turns: last_turn(ours, turns),
+        "as shipped": lambda turns: last_turn(ours, turns, model.likelihoods),
+        "without the language model's reading": lambda turns: last_turn(ours, turns),
         "last turn alone": lambda turns: ours.retrieve(turns[-1]),
         "turns joined": lambda turns: ours.retrieve(" ".join(turns)),
     }
@@ -225,11 +237,11 @@ def _follow_up_table(exam: Exam, ours: Retriever, *, failures: bool) -> list[str
     return [*lines, "", f"A change to something out of scope is refused: {share(refused)} of {len(left)}."]
 
 
-def last_turn(retriever: Retriever, turns: list[str]) -> Retrieval:
+def last_turn(retriever: Retriever, turns: list[str], likelihoods: Likelihoods | None = None) -> Retrieval:
     """Return what is found for the last turn of a dialogue."""
     history = [{"role": "user", "content": turn} for turn in turns[:-1]]
     alone = standalone_question(turns[-1], history, retriever=retriever)
-    return retriever.retrieve(turns[-1], standalone_question=alone)
+    return retriever.retrieve(turns[-1], standalone_question=alone, likelihoods=likelihoods)
 
 
 def share(hits: Iterable[bool]) -> str:
@@ -246,8 +258,12 @@ def _index(corpus: Path, embedder: Embedder, *, with_questions: bool) -> Index:
     return build_index(entries, chunk_glossary(entries, questions), embedder, corpus_hash="", progress=True)
 
 
-def _headings(retriever: Retriever) -> Search:
-    return lambda question: [result.entry.term for result in retriever.retrieve(question, top_k=TOP_K).results]
+def _headings(retriever: Retriever, likelihoods: Likelihoods | None = None) -> Search:
+    def search(question: str) -> list[str]:
+        found = retriever.retrieve(question, top_k=TOP_K, likelihoods=likelihoods)
+        return [result.entry.term for result in found.results]
+
+    return search
 
 
 def _ranks(rows: list[dict[str, Any]], search: Search, name: str) -> list[int]:
@@ -258,7 +274,7 @@ def _rank(found: Sequence[str], term: str) -> int:
     return list(found).index(term) if term in found else 99
 
 
-def _passage_rank(retriever: Retriever, row: dict[str, Any]) -> int:
+def _passage_rank(retriever: Retriever, row: dict[str, Any], likelihoods: Likelihoods | None) -> int:
     """Return where the passage that answers stands among those of the right entry."""
     entry = next(entry for entry in retriever.index.entries if entry.term == row["term"])
     kind, _, number = row["passage"].partition(":")
@@ -268,18 +284,19 @@ def _passage_rank(retriever: Retriever, row: dict[str, Any]) -> int:
         "gotcha": [passage.line for passage in entry.gotchas],
     }
     wanted = parts[kind][int(number) - 1 if number else 0]
-    lines = [chunk.line for chunk, _ in retriever.passages(row["question"], entry.slug)]
+    read = retriever.retrieve(row["question"], likelihoods=likelihoods).read
+    lines = [chunk.line for chunk, _ in retriever.passages(row["question"], entry.slug, read)]
     return lines.index(wanted) if wanted in lines else 99
 
 
-def _timed(retriever: Retriever, questions: list[str]) -> list[float]:
+def _timed(retriever: Retriever, questions: list[str], likelihoods: Likelihoods | None) -> list[float]:
     """Return the milliseconds that each question takes; a fresh retriever remembers none of them."""
     fresh = Retriever(retriever.index, retriever.embedder)
     fresh.retrieve("warm up")
     took = []
     for question in dict.fromkeys(questions):
         started = time.perf_counter()
-        fresh.retrieve(question)
+        fresh.retrieve(question, likelihoods=likelihoods)
         took.append(1000 * (time.perf_counter() - started))
     return took
 

@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM
 from jargon_rag import generator
 from jargon_rag.errors import WeightsError
 from jargon_rag.form import Steps
-from jargon_rag.generator import PIECE, LocalGenerator, generate_greedy, through_transformers
+from jargon_rag.generator import PIECE, ByTurns, LocalGenerator, generate_greedy
 from jargon_rag.grounding import check_support
 from jargon_rag.models import LANGUAGE_MODEL, find_packaged, merge_adapter, prepare_language_model
 from jargon_rag.paths import default_cache_dir, shipped_folder
@@ -60,7 +60,7 @@ class TableModel:
 def run(
     model: TableModel, prompt: list[int], *, limit: int = 50, stop: frozenset[int] = frozenset({STOP})
 ) -> list[int]:
-    return list(generate_greedy(through_transformers(model), prompt, max_new_tokens=limit, stop_ids=stop))
+    return list(generate_greedy(ByTurns(model).step, prompt, max_new_tokens=limit, stop_ids=stop))
 
 
 def text_of(pieces: Iterator[TextPiece]) -> str:
@@ -132,14 +132,14 @@ def test_the_same_prompt_gives_the_same_tokens() -> None:
 
 def test_the_model_runs_only_as_far_as_it_is_read() -> None:
     model = TableModel({1: 2, 2: 1})
-    tokens = generate_greedy(through_transformers(model), [1], max_new_tokens=50, stop_ids=frozenset())
+    tokens = generate_greedy(ByTurns(model).step, [1], max_new_tokens=50, stop_ids=frozenset())
     assert list(itertools.islice(tokens, 3)) == [2, 1, 2]
     assert len(model.fed) == 3
 
 
 def test_no_gradients_are_kept_and_the_reader_is_outside_of_inference_mode() -> None:
     model = TableModel({1: 2, 2: 1})
-    tokens = generate_greedy(through_transformers(model), [1], max_new_tokens=2, stop_ids=frozenset())
+    tokens = generate_greedy(ByTurns(model).step, [1], max_new_tokens=2, stop_ids=frozenset())
     next(tokens)
     assert not torch.is_inference_mode_enabled()
     assert list(tokens) == [1]
@@ -155,15 +155,16 @@ def chosen(*choices: Sequence[int]) -> Steps[None]:
 def test_the_likeliest_of_the_tokens_that_may_come_is_taken() -> None:
     model = TableModel({7: 3, 8: 4, 2: 4})
     steps = chosen([2, 8], [4, 5])
-    assert list(
-        generate_greedy(through_transformers(model), [7], max_new_tokens=9, stop_ids=frozenset(), steps=steps)
-    ) == [2, 4]
+    assert list(generate_greedy(ByTurns(model).step, [7], max_new_tokens=9, stop_ids=frozenset(), steps=steps)) == [
+        2,
+        4,
+    ]
 
 
 def test_the_model_is_not_asked_for_a_token_without_choice_and_reads_it_later() -> None:
     model = TableModel({7: 3, 6: 5, 5: 2})
     steps = chosen([1], [9], [6], [5, 4], [3], [3])
-    tokens = generate_greedy(through_transformers(model), [7], max_new_tokens=9, stop_ids=frozenset(), steps=steps)
+    tokens = generate_greedy(ByTurns(model).step, [7], max_new_tokens=9, stop_ids=frozenset(), steps=steps)
     assert list(tokens) == [1, 9, 6, 5, 3, 3]
     assert model.fed == [[[7, 1, 9, 6]]]
 
@@ -171,24 +172,21 @@ def test_the_model_is_not_asked_for_a_token_without_choice_and_reads_it_later() 
 def test_a_form_without_any_choice_needs_no_model() -> None:
     model = TableModel({})
     steps = chosen([1], [2])
-    assert list(
-        generate_greedy(through_transformers(model), [7], max_new_tokens=9, stop_ids=frozenset(), steps=steps)
-    ) == [1, 2]
+    assert list(generate_greedy(ByTurns(model).step, [7], max_new_tokens=9, stop_ids=frozenset(), steps=steps)) == [
+        1,
+        2,
+    ]
     assert model.fed == []
 
 
 def test_a_form_ends_at_the_stop_id_and_at_the_limit() -> None:
     steps = chosen([1], [STOP], [2])
     assert list(
-        generate_greedy(
-            through_transformers(TableModel({})), [7], max_new_tokens=9, stop_ids=frozenset({STOP}), steps=steps
-        )
+        generate_greedy(ByTurns(TableModel({})).step, [7], max_new_tokens=9, stop_ids=frozenset({STOP}), steps=steps)
     ) == [1]
     steps = chosen([1], [2], [3])
     assert list(
-        generate_greedy(
-            through_transformers(TableModel({})), [7], max_new_tokens=2, stop_ids=frozenset({STOP}), steps=steps
-        )
+        generate_greedy(ByTurns(TableModel({})).step, [7], max_new_tokens=2, stop_ids=frozenset({STOP}), steps=steps)
     ) == [
         1,
         2,
@@ -506,3 +504,14 @@ def test_a_long_prompt_is_read_in_pieces_and_can_be_left_between_them(
     assert read[: len(prompt)] == prompt
     monkeypatch.setattr(generator, "PIECE", 10_000)
     assert text_of(iter(in_pieces)) == text_of(real.stream(messages, max_new_tokens=4))
+
+
+def test_the_passage_that_answers_makes_a_question_likelier(real: LocalGenerator) -> None:
+    passages = [
+        "Tides: The moon pulls the sea.",
+        "Yeast: It makes dough rise, by eating its sugar.",
+        "Yeast: Keep it cold.",
+    ]
+    nats = real.likelihoods("Why does bread dough get bigger?", passages)
+    assert max(nats) == nats[1] < 0
+    assert real.likelihoods("why " * 500, passages[:1]) == real.likelihoods("why " * 400, passages[:1])

@@ -22,7 +22,7 @@ EDGES = ("cli", "batch", "__main__", "ui")
 LAYERS = [
     ("types", "errors", "terms", "markdown", "lines", "waiting"),
     ("calibration", "chunking", "glossary", "paths", "prompt", "voice"),
-    ("grounding", "lint", "llama", "models", "reading"),
+    ("grounding", "letters", "lint", "llama", "models", "reading"),
     ("batching", "embedder", "form", "index", "records"),
     ("generator", "remote"),
     ("retriever", "indexing", "qdrant"),

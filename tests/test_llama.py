@@ -14,6 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.machine import resident_mib
 from jargon_rag.batching import Batcher
+from jargon_rag.generator import ByTurns
 from jargon_rag.llama import BLOCK, Cache, FastLlama, fits
 
 
@@ -79,6 +80,21 @@ def test_a_copied_cache_goes_its_own_way() -> None:
         (expected,) = fast.read([([1, 2, 3], fast.new_cache())])
     assert (cache.length, first.length, second.length) == (2, 5, 3)
     torch.testing.assert_close(state, expected)
+
+
+def test_likelihoods_are_those_of_transformers() -> None:
+    model = small()
+    prefixes, ids = [some(3), some(40), some(7)], some(6)
+    with torch.inference_mode():
+        expected = []
+        for prefix in prefixes:
+            logits = model(input_ids=torch.tensor([[*prefix, *ids]])).logits[0, len(prefix) - 1 : -1]
+            expected.append(float(logits.log_softmax(-1)[range(len(ids)), ids].sum()))
+    assert Batcher(FastLlama(model)).likelihoods(ids, prefixes) == pytest.approx(expected)
+    assert ByTurns(model).likelihoods(ids, prefixes) == pytest.approx(expected)
+    assert ByTurns(model).likelihoods(ids[:1], prefixes[:1]) == pytest.approx(
+        Batcher(FastLlama(model)).likelihoods(ids[:1], prefixes[:1])
+    )
 
 
 def test_only_a_few_numbers_of_rows_are_computed() -> None:

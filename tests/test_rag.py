@@ -12,7 +12,7 @@ import pytest
 
 from jargon_rag.answering import MAX_IDLE_TOKENS
 from jargon_rag.embedder import SentenceTransformerEmbedder
-from jargon_rag.errors import InputError
+from jargon_rag.errors import InputError, WeightsError
 from jargon_rag.grounding import check_support
 from jargon_rag.lines import NEAREST, PLAIN_REFUSAL, REFUSALS
 from jargon_rag.prompt import NONE
@@ -510,3 +510,45 @@ def test_the_real_model_stops_where_it_is(rag: JargonRAG) -> None:
     seen += events
     assert [type(event) for event in seen] == [Retrieval, Sentence]
     assert not rag.ask("What is overfitting?").refused
+
+
+# What the language model says of passages
+
+
+def test_the_language_model_ranks_what_the_signals_leave_open(rag: JargonRAG) -> None:
+    question = "my training loss keeps falling while the one on held-out data climbs, what is that"
+    plain = rag.retriever.retrieve(question)
+    asked: list[str] = []
+
+    def listening(text: str, passages: Sequence[str]) -> list[float]:
+        asked.extend(passages)
+        return [0.0] * len(passages)
+
+    rag.retriever.retrieve(question, likelihoods=listening)
+    found = rag.retrieve(question)
+    assert bool(found.read) == bool(asked)
+    assert (found.in_scope, found.confidence, found.reason) == (plain.in_scope, plain.confidence, plain.reason)
+
+
+def test_a_search_ranks_without_the_language_model_where_its_weights_are_missing(
+    tmp_path: Path, embedder: SentenceTransformerEmbedder
+) -> None:
+    said: list[str] = []
+    bot = JargonRAG(model=str(tmp_path / "nowhere"), embedder=embedder, check_model=False, say=said.append)
+    question = "a curve that bends"
+    assert bot.retrieve(question) == bot.retriever.retrieve(question)
+    assert any("jargon-rag pull" in line for line in said)
+    with pytest.raises(WeightsError):
+        bot.ask("What is overfitting?")
+
+
+def test_another_language_model_need_not_rank(embedder: SentenceTransformerEmbedder) -> None:
+    class Mute:
+        id = "mute"
+
+        def stream(self, *_: object, **__: object) -> Generator[TextPiece, None, None]:
+            yield TextPiece("Answer: nothing.", 1, 1)
+
+    bot = JargonRAG(model=Mute(), embedder=embedder)
+    assert not bot.retrieve("a curve that bends").read
+    assert bot.ask("What is overfitting?").citations

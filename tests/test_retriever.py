@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -454,3 +455,61 @@ def test_code_is_no_passage_even_when_an_indexed_question_asks_for_it(shipped: R
     code = {snippet.text for snippet in entry.snippets}
     assert any(chunk.kind == "question" and chunk.passage in code for chunk in shipped.index.chunks)
     assert not code & {chunk.passage for chunk, _ in shipped.passages("dropout mask code in PyTorch", entry.slug)}
+
+
+# Passages that a language model reads again
+
+
+def close(likelihood: float = 0.5) -> Retriever:
+    """Make a retriever of three entries, two of them close, the first with two close passages."""
+    cosines = {"alpha|one": 0.81, "alpha|two": 0.8, "beta|three": 0.8, "gamma|four": 0.1}
+    plain = retriever_of([entry("Alpha"), entry("Beta"), entry("Gamma")], cosines)
+    return Retriever(plain.index, plain.embedder, replace(NUMBERS, likelihood=likelihood))
+
+
+def test_what_the_language_model_reads_moves_entries_and_passages() -> None:
+    asked: list[str] = []
+
+    def likelihoods(question: str, passages: Sequence[str]) -> list[float]:
+        asked.extend(passages)
+        return [{"Beta: three": -10.0, "Alpha: two": -14.0}.get(passage, -40.0) for passage in passages]
+
+    retriever = close()
+    before = retriever.retrieve("question")
+    after = retriever.retrieve("question", likelihoods=likelihoods)
+    assert set(asked) == {"Alpha: one", "Alpha: two", "Beta: three", "Gamma: four"}
+    assert [result.entry.term for result in before.results] == ["Alpha", "Beta", "Gamma"]
+    assert [result.entry.term for result in after.results] == ["Beta", "Alpha", "Gamma"]
+    assert after.results[0].odds == 1.0
+    assert [result.score for result in after.results] == sorted((r.score for r in after.results), reverse=True)
+    assert not before.read
+    assert after.read["beta", "three"] > after.read["alpha", "two"] > after.read["alpha", "one"]
+    assert [chunk.passage for chunk, _ in retriever.passages("question", "alpha")] == ["one", "two"]
+    assert [chunk.passage for chunk, _ in retriever.passages("question", "alpha", after.read)] == ["two", "one"]
+
+
+def test_the_passages_read_share_what_they_had() -> None:
+    """Bayes: the odds of two entries change by the ratio of what their passages make of the question."""
+    nats = {"Alpha: one": -12.0, "Alpha: two": -12.0, "Beta: three": -10.0, "Gamma: four": -12.0}
+    retriever = close(likelihood=0.25)
+    before = retriever.retrieve("question")
+    after = retriever.retrieve("question", likelihoods=lambda _, passages: [nats[passage] for passage in passages])
+    odds = {result.entry.term: result.odds for result in before.results}
+    more = np.exp(0.25 * 2) * odds["Beta"] / odds["Alpha"]
+    found = {result.entry.term: result.odds for result in after.results}
+    assert found["Beta"] / found["Alpha"] == pytest.approx(more)
+    assert found["Gamma"] / found["Alpha"] == pytest.approx(odds["Gamma"] / odds["Alpha"])
+
+
+@pytest.mark.parametrize("cosines", [{"alpha|one": 0.9, "beta|two": 0.5}, {"alpha|one": 0.3, "beta|two": 0.3}])
+def test_the_language_model_is_not_asked_when_one_passage_is_sure_or_the_question_is_refused(
+    cosines: dict[str, float],
+) -> None:
+    plain = retriever_of([entry("Alpha"), entry("Beta")], cosines)
+    retriever = Retriever(plain.index, plain.embedder, replace(NUMBERS, likelihood=0.5))
+
+    def likelihoods(question: str, passages: Sequence[str]) -> list[float]:
+        raise AssertionError("asked")
+
+    assert retriever.retrieve("question", likelihoods=likelihoods) == retriever.retrieve("question")
+    assert close(likelihood=0.0).retrieve("question", likelihoods=likelihoods) == close().retrieve("question")

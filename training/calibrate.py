@@ -2,9 +2,10 @@
 
     python -m training.calibrate
 
-Four logistic regressions: which entry is the right one among the best twenty-five (conditional logit), which of its
-passages answers (the same), whether any does, and whether a question leans on the last. The first three are fitted on fields and questions that the
-embedder was not trained on, whose cosines can be trusted; the fourth on all training fields.
+Five logistic regressions: which entry is the right one among the best twenty-five (conditional logit), which of its
+passages answers (the same), whether any does, whether a question leans on the last, and what a nat of the language
+model's is worth. All but the fourth, which takes all training fields, are fitted on fields and questions that the
+embedder was not trained on, whose cosines can be trusted.
 Every glossary weighs the same. Our own glossary is searched as shipped, the fields without indexed questions.
 """
 
@@ -16,7 +17,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 
 import numpy as np
-from scipy.optimize import minimize
+from scipy.optimize import minimize, minimize_scalar
+from scipy.special import logsumexp
 from sklearn.linear_model import LogisticRegression
 from tqdm import tqdm
 
@@ -24,6 +26,7 @@ from jargon_rag.calibration import FALLBACK, FILE, Calibration, calibration
 from jargon_rag.chunking import chunk_glossary
 from jargon_rag.conversation import follow_up_signals
 from jargon_rag.embedder import SentenceTransformerEmbedder
+from jargon_rag.generator import LocalGenerator
 from jargon_rag.index import build_index
 from jargon_rag.indexing import index_corpus
 from jargon_rag.paths import default_cache_dir, shipped_folder, write_atomic
@@ -38,6 +41,7 @@ KEPT_ASKED, KEPT_BARE = (
     0.985,
     0.95,
 )  # shares of the fitted in-scope questions that are answered, with and without indexed ones
+LIKELIHOODS = 100  # questions of a glossary that the language model reads
 PLAIN_DIALOGUES = 5  # of each sort, for each glossary
 FRAGMENTS = (
     "why?|why is that|how|how so?|show me code|an example?|example please|any gotchas?|any pitfalls|when not?|since when|"
@@ -50,6 +54,7 @@ PASSAGE = ("cosine", "letters")
 def main() -> None:
     """Fit, write and report: for the embedder as published, which stands in for unknown ones, then with its LoRA."""
     fields = read_fields()
+    model = LocalGenerator(cache_dir=default_cache_dir(), adapter=shipped_folder("adapter"))
     for lora in (False, True):
         embedder = Remembering(SentenceTransformerEmbedder(cache_dir=default_cache_dir(), lora=lora))
         print(embedder.id)
@@ -68,9 +73,10 @@ def main() -> None:
         fitted = Calibration(True, ranking, sharpness, fit_passage(unseen), fit_scope(unseen, ranking), {})
         train = [*(pair for pair in glossaries if pair[0].name not in HELD_OUT), (read_own("train"), own)]
         fitted = replace(fitted, follow_up=fit_follow_up(train, fitted))
+        fitted = replace(fitted, likelihood=fit_likelihood(unseen, fitted, model))
         _store(embedder.id if lora else FALLBACK, fitted)
         for field, retriever in [*(pair for pair in glossaries if pair[0].name in HELD_OUT), (read_own("dev"), own)]:
-            print(field.name, report(field, Retriever(retriever.index, embedder)), flush=True)
+            print(field.name, report(field, Retriever(retriever.index, embedder), model), flush=True)
 
 
 class Remembering:
@@ -202,6 +208,30 @@ def fit_follow_up(glossaries: Sequence[tuple[Field, Retriever]], fitted: Calibra
     return _logistic(rows, labels, [1.0] * len(rows), kept=False)
 
 
+def fit_likelihood(glossaries: Sequence[tuple[Field, Retriever]], fitted: Calibration, model: LocalGenerator) -> float:
+    """Return what a nat of the question's likelihood adds to the log-odds of a passage, where several are close."""
+    choices: list[tuple[np.ndarray, np.ndarray, int]] = []
+    for field, plain in tqdm(glossaries, desc="likelihoods"):
+        retriever = Retriever(plain.index, plain.embedder, fitted)
+        slugs = {entry.term: entry.slug for entry in plain.index.entries}
+        asked = [question for question in exam(field.questions) if question.terms and question.kind != "code"]
+        for question in random.Random(field.name).sample(asked, min(LIKELIHOODS, len(asked))):
+            slug = slugs[question.terms[0]]
+            close = retriever.close_passages(question.question)
+            found = [(chunk.slug, chunk.passage) for chunk, _ in close]
+            if (right := (slug, answering(question, slug, retriever))) in found:
+                texts = [retriever.headed(chunk) for chunk, _ in close]
+                before = np.log([share for _, share in close])
+                nats = np.array(model.likelihoods(question.question, texts))
+                choices.append((before, nats, found.index(right)))
+
+    def loss(weight: float) -> float:
+        logits = [(before + weight * nats, right) for before, nats, right in choices]
+        return sum(float(logsumexp(row) - row[right]) for row, right in logits)
+
+    return round(float(minimize_scalar(loss, bounds=(0, 2), method="bounded").x), 3)
+
+
 def _plain_dialogues(field: Field) -> list[Dialogue]:
     """Return what people do most and nobody writes down: ask what something else is, or add a bare 'why?'."""
     rng = random.Random(field.name)
@@ -213,11 +243,11 @@ def _plain_dialogues(field: Field) -> list[Dialogue]:
     return made
 
 
-def report(field: Field, retriever: Retriever) -> dict[str, float]:
+def report(field: Field, retriever: Retriever, model: LocalGenerator) -> dict[str, float]:
     """Return the shares of right answers on one glossary, with the numbers just written."""
     hits: dict[str, list[bool]] = {"first": [], "three": [], "kept": [], "refused": []}
     for question in exam(field.questions):
-        found = retriever.retrieve(question.question)
+        found = retriever.retrieve(question.question, likelihoods=model.likelihoods)
         terms = [result.entry.term for result in found.results]
         if question.terms:
             hits["first"].append(terms[0] == question.terms[0])

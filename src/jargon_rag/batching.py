@@ -43,6 +43,15 @@ class Batcher:
         self._passes.submit(_pass, self._model, self._waiting)  # as many passes as steps: none is forgotten
         return asked.token.result(), asked.cache
 
+    def likelihoods(self, ids: Sequence[int], prefixes: Sequence[Sequence[int]]) -> list[float]:
+        """Return the log-likelihood in nats of the same tokens after each prefix, computed between two passes."""
+        return self._passes.submit(_likelihoods, self._model, ids, prefixes).result()
+
+
+def _likelihoods(model: FastLlama, ids: Sequence[int], prefixes: Sequence[Sequence[int]]) -> list[float]:
+    with torch.inference_mode():
+        return model.likelihoods(ids, prefixes)
+
 
 def _pass(model: FastLlama, waiting: deque[_Waiting]) -> None:
     """Read the tokens of those who wait, first come, first served; nothing where an earlier pass has done so."""

@@ -29,6 +29,7 @@ class Calibration:
     passage: Mapping[str, float]  # log-odds, up to a constant, that an entry's passage is the one that answers
     scope: Mapping[str, float]  # log-odds that the glossary answers the question; "bias" is the constant
     follow_up: Mapping[str, float]  # log-odds that a question leans on what was asked before
+    likelihood: float = 0.0  # log-odds that a passage answers, per nat of the question's likelihood after it
 
 
 @cache

@@ -52,7 +52,10 @@ def gather(retrieval: Retrieval, retriever: Retriever) -> Evidence:
     together = [slug for slug in entries if slug in together]
     sets_apart = compares and len(together) > 1
     if sets_apart:
-        chunks, likely = [chunk for entry in entries.values() for chunk in _apart(entry, retriever, question, named)], 1
+        chunks, likely = (
+            [chunk for entry in entries.values() for chunk in _apart(entry, retriever, retrieval, named)],
+            1,
+        )
     else:
         chunks, likely = _ranked(retrieval, entries, retriever)
     if len(together) < 2:
@@ -76,9 +79,9 @@ def _sources(retrieval: Retrieval, together: Sequence[str]) -> dict[str, Entry]:
     return dict(list(found.items())[:MAX_SOURCES])
 
 
-def _apart(entry: Entry, retriever: Retriever, question: str, named: Mapping[str, str]) -> list[Chunk]:
+def _apart(entry: Entry, retriever: Retriever, retrieval: Retrieval, named: Mapping[str, str]) -> list[Chunk]:
     """Return an entry's best passage and its definition, which comes first where the other names nothing compared."""
-    chunks = [chunk for chunk, _ in retriever.passages(question, entry.slug)]
+    chunks = [chunk for chunk, _ in retriever.passages(retrieval.standalone_question, entry.slug, retrieval.read)]
     definition = _definition(entry, chunks)
     other = any(slug in named and slug != entry.slug for slug in retriever.named(chunks[0].passage))
     first = other or entry.slug not in named
@@ -94,7 +97,7 @@ def _ranked(retrieval: Retrieval, entries: Mapping[str, Entry], retriever: Retri
     found: list[tuple[float, Chunk]] = []
     others: list[Chunk] = []
     for slug, entry in entries.items():
-        own = retriever.passages(retrieval.standalone_question, slug)
+        own = retriever.passages(retrieval.standalone_question, slug, retrieval.read)
         found += [(share * odds[slug] / sum(odds.values()), chunk) for chunk, share in own]
         chunks = [chunk for chunk, _ in own]
         best = chunks[: PASSAGES_PER_SOURCE if len(entries) == 1 else 1]

@@ -122,8 +122,7 @@ def _after_address(claims: Sequence[_Claim], words: Vocabulary, *, again: bool) 
 
 def _sayable(claims: Sequence[_Claim], said: Sequence[_Claim], form: AnswerForm) -> list[_Claim]:
     """Return the claims that may come next: not said yet, what needs the sentence before it only after that."""
-    room = form.max_claims - len(said)
-    if room <= 0:
+    if len(said) >= form.max_claims:
         return []
     known = {claim.sentence for claim in said}
     last = said[-1].sentence if said else None
@@ -134,27 +133,21 @@ def _sayable(claims: Sequence[_Claim], said: Sequence[_Claim], form: AnswerForm)
         best = {marker: number for number, (marker, _, _) in reversed(list(enumerate(form.facts)))}
         return [claim for claim in left if claim.marker in cited or claim.passage == best[claim.marker]] or left
     first = min(claim.passage for claim in left if claim.passage in owed[0])
-    more = said and room > len(owed)  # the passage begun may go on before
-    return [claim for claim in left if claim.passage == first or (more and claim.before)]
+    return [claim for claim in left if claim.passage == first]
 
 
 def _owed(left: Sequence[_Claim], said: Sequence[_Claim], form: AnswerForm) -> list[frozenset[int]]:
-    """Return groups of facts of which one has to be said yet, in their order: the likely ones, then the required entries.
+    """Return groups of facts that something has to be said of yet, in their order: the likely ones, then the required entries.
 
-    Where one passage is likely, and it alone, it is said to its end.
+    A likely one is said to its end, as far as that leaves room for the others.
     """
-    groups = [frozenset({number}) for number in range(form.likely)]
-    groups += [
-        frozenset(n for n, (marker, _, _) in enumerate(form.facts) if marker == wanted)
-        for wanted in sorted(form.required)
-    ]
-    whole = form.likely == 1 and not form.required
-    return [
-        group
-        for group in groups
-        if any(claim.passage in group for claim in left)
-        and (whole or not any(claim.passage in group for claim in said))
-    ]
+    groups = [(frozenset({number}), True) for number in range(form.likely)]
+    for wanted in sorted(form.required):
+        groups.append((frozenset(n for n, (marker, _, _) in enumerate(form.facts) if marker == wanted), False))
+    groups = [(group, whole) for group, whole in groups if any(claim.passage in group for claim in left)]
+    begun = [any(claim.passage in group for claim in said) for group, _ in groups]
+    room = form.max_claims - len(said) > begun.count(False)
+    return [group for (group, whole), said_of in zip(groups, begun, strict=True) if not said_of or (whole and room)]
 
 
 def _claims(number: int, form: AnswerForm) -> list[_Claim]:

@@ -23,6 +23,7 @@ from jargon_rag.models import LANGUAGE_MODEL, find_model, merge_adapter, prepare
 from jargon_rag.types import AnswerForm, Message, TextPiece
 
 MAX_INSTRUCTIONS = 4  # whose reading is kept
+MAX_QUESTION, MAX_PASSAGE = 96, 192  # tokens whose likelihood is computed, and before them
 PIECE = 192  # tokens of a prompt that are read at once: between two pieces it can be stopped
 AT_ONCE = 8  # answers that are worth writing side by side on a CPU
 # reads token ids after those in a cache, which is None at first; returns the likeliest next one, of all or of some, and the cache
@@ -70,7 +71,9 @@ class LocalGenerator:
             causal = merge_adapter(causal, adapter)
         self._stop_ids = _stop_ids(causal, self._tokenizer)
         self._fast = FastLlama(causal) if fits(causal) else None
-        self._step: Step = through_transformers(causal) if self._fast is None else Batcher(self._fast).step
+        engine = ByTurns(causal) if self._fast is None else Batcher(self._fast)
+        self._step: Step = engine.step
+        self._likelihoods = engine.likelihoods
         if not self._tokenizer.chat_template:
             raise WeightsError(f"The language model {found} has no chat template; choose an instruct or chat model.")
         self._id = LANGUAGE_MODEL.name if model is None else model
@@ -79,12 +82,10 @@ class LocalGenerator:
         plain = copy.deepcopy(self._tokenizer.backend_tokenizer)
         plain.encode_special_tokens = True  # '<|im_end|>' in a glossary is text, and ends nothing
         encode = plain.encode
+        self._inert: Callable[[str], list[int]] = lambda text: list(encode(text, add_special_tokens=False).ids)
         special = [token.content for token in self._tokenizer.added_tokens_decoder.values() if token.special]
         self._special = re.compile("|".join(map(re.escape, sorted(special, key=len, reverse=True))) or "(?!)")
-        self._vocabulary = Vocabulary(
-            lambda text: encode(text, add_special_tokens=False).ids,
-            self._tokenizer.eos_token_id,
-        )
+        self._vocabulary = Vocabulary(self._inert, self._tokenizer.eos_token_id)
 
     @property
     def id(self) -> str:
@@ -125,6 +126,15 @@ class LocalGenerator:
             yield TextPiece(text[len(shown) :], len(prompt), len(made))
             shown = text
 
+    def likelihoods(self, question: str, passages: Sequence[str]) -> list[float]:
+        """Return how likely a question is after each passage, as log-likelihood in nats.
+
+        Of two passages, the one that answers makes it likelier (Sachan et al. 2022, UPR).
+        """
+        asked = self._inert(f" {question}")[:MAX_QUESTION]
+        colon = self._inert("\n\nQuestion:")
+        return self._likelihoods(asked, [self._inert(passage)[:MAX_PASSAGE] + colon for passage in passages])
+
     def encode(self, messages: Sequence[Message]) -> list[int]:
         """Return a prompt's token ids; special tokens that somebody wrote are text."""
         inert = [{**message, "content": self._special.sub(_broken_up, message["content"])} for message in messages]
@@ -146,22 +156,38 @@ class LocalGenerator:
         return known
 
 
-def through_transformers(model: Any) -> Step:
-    """Return the step of a model that is called as transformers calls a causal LM; several threads take turns."""
-    import torch
+class ByTurns:
+    """Steps and likelihoods of a model that is called as transformers calls a causal LM; several threads take turns."""
 
-    turn = threading.Lock()
+    def __init__(self, model: Any) -> None:
+        """Start with nobody waiting."""
+        self._model = model
+        self._turn = threading.Lock()
 
-    def step(ids: Sequence[int], cache: Any, options: ArrayLike | None) -> tuple[int, Any]:
-        with turn, torch.inference_mode():
-            output = model(input_ids=torch.tensor([list(ids)]), past_key_values=cache, use_cache=True, logits_to_keep=1)
+    def step(self, ids: Sequence[int], cache: Any, options: ArrayLike | None) -> tuple[int, Any]:
+        """Read tokens after those in the cache; return the likeliest next one, of all or of `options`, and the cache."""
+        import torch
+
+        with self._turn, torch.inference_mode():
+            read = torch.tensor([list(ids)])
+            output = self._model(input_ids=read, past_key_values=cache, use_cache=True, logits_to_keep=1)
             logits = output.logits[0, -1]
             if options is None:
                 return int(logits.argmax()), output.past_key_values
             allowed = torch.as_tensor(options)
             return int(allowed[logits[allowed].argmax()]), output.past_key_values
 
-    return step
+    def likelihoods(self, ids: Sequence[int], prefixes: Sequence[Sequence[int]]) -> list[float]:
+        """Return the log-likelihood in nats of the same tokens after each prefix."""
+        import torch
+
+        nats = []
+        with self._turn, torch.inference_mode():
+            for prefix in prefixes:
+                read = torch.tensor([[*prefix, *ids[:-1]]])
+                logits = self._model(input_ids=read, use_cache=False, logits_to_keep=len(ids)).logits[0]
+                nats.append(float(logits.float().log_softmax(-1).gather(-1, torch.tensor(ids)[:, None]).sum()))
+        return nats
 
 
 def generate_greedy(

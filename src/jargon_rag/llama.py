@@ -83,6 +83,20 @@ class FastLlama:
 
     def read(self, sequences: Sequence[tuple[Sequence[int], Cache]]) -> torch.Tensor:
         """Read the next tokens of each sequence into its cache; return the states after their last ones, (sequences, width)."""
+        last = torch.tensor([len(ids) for ids, _ in sequences]).cumsum(0) - 1
+        return self._normed(self._states(sequences)[last], self._norm)
+
+    def likelihoods(self, ids: Sequence[int], prefixes: Sequence[Sequence[int]]) -> list[float]:
+        """Return the log-likelihood in nats of the same tokens after each prefix."""
+        states = self._states([([*prefix, *ids[:-1]], self.new_cache()) for prefix in prefixes])
+        ends = torch.tensor([len(prefix) + len(ids) - 1 for prefix in prefixes]).cumsum(0)
+        before = torch.stack([torch.arange(int(end) - len(ids), int(end)) for end in ends])  # of each of the tokens
+        logits = linear(self._normed(states[before], self._norm), self._head).to(self._sums)
+        nats = logits.log_softmax(-1).gather(-1, torch.tensor(ids).expand(len(prefixes), -1)[..., None])
+        return [float(value) for value in nats[..., 0].sum(-1)]
+
+    def _states(self, sequences: Sequence[tuple[Sequence[int], Cache]]) -> torch.Tensor:
+        """Read the next tokens of each sequence into its cache; return the states after each of them, (tokens, width)."""
         spans, places, end = [], [], 0
         for ids, cache in sequences:
             cache.make_room(len(ids))
@@ -109,7 +123,8 @@ class FastLlama:
             hidden += _times(silu(gate) * up, layer.down)
         for ids, cache in sequences:
             cache.length += len(ids)
-        return self._normed(hidden[[stop - 1 for _, stop, _, _ in spans]], self._norm)
+        states: torch.Tensor = hidden[:end]
+        return states
 
     def choose(self, state: torch.Tensor, options: ArrayLike | None) -> int:
         """Return the likeliest next token after a state of shape (width,), of all or of some; only theirs are computed."""

@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from jargon_rag.answering import Draft, attribute, last_word, morty, ms_since, own_words, rick_begins
 from jargon_rag.conversation import check_history, standalone_question
 from jargon_rag.embedder import SentenceTransformerEmbedder
-from jargon_rag.errors import InputError
+from jargon_rag.errors import InputError, WeightsError
 from jargon_rag.evidence import MAX_SOURCES, Evidence, gather
 from jargon_rag.generator import LocalGenerator
 from jargon_rag.index import Index
@@ -21,7 +22,7 @@ from jargon_rag.models import LANGUAGE_MODEL, find_model
 from jargon_rag.paths import default_cache_dir, shipped_folder
 from jargon_rag.prompt import NONE, build_messages
 from jargon_rag.reading import read_sentences
-from jargon_rag.retriever import Retriever
+from jargon_rag.retriever import Likelihoods, Retriever
 from jargon_rag.types import (
     Answer,
     AnswerForm,
@@ -39,7 +40,7 @@ from jargon_rag.types import (
 from jargon_rag.voice import refusal, silence
 
 MAX_QUESTION_CHARS = 2_000
-MAX_CLAIMS = 4  # Rick's sentences
+MAX_CLAIMS = 6  # Rick's sentences
 OWN_CLAIMS = 2  # the glossary's own, where none of the model's passed
 MAX_FAILURES = 1  # sentences that did not pass, after which the model is stopped
 MAX_ASIDES = (
@@ -86,7 +87,7 @@ class JargonRAG:
         adapter: folder of a LoRA adapter to merge into the model; None for the shipped one, which goes with the default
             model only; "none" for the model as it is.
         say: receives progress notes; progress: show bars on stderr.
-        check_model: False leaves missing language model weights unnoticed until they are needed; `search` needs none.
+        check_model: False lets a language model's weights be missing: `search` ranks without it then, `ask` raises.
 
         Raises GlossaryError, IndexFileError or WeightsError, each saying what to do.
         """
@@ -97,10 +98,15 @@ class JargonRAG:
         self._adapter = None if adapter in (None, "none") else Path(str(adapter))
         if model is None and adapter is None:
             self._adapter = shipped_folder("adapter")
-        if check_model and (model is None or isinstance(model, str)):
-            find_model(
-                model, LANGUAGE_MODEL, cache_dir=self._cache_dir
-            )  # missing weights are better known now than later
+        self._reads = True  # whether a language model is at hand that can rank passages
+        if model is None or isinstance(model, str):
+            try:  # missing weights are better known now than later
+                find_model(model, LANGUAGE_MODEL, cache_dir=self._cache_dir)
+            except WeightsError:
+                if check_model:
+                    raise
+                say("Entries are ranked without the language model: its weights are missing (jargon-rag pull)")
+                self._reads = False
         if embedder is None or isinstance(embedder, str):
             embedder = SentenceTransformerEmbedder(embedder, cache_dir=self._cache_dir, say=say)
         opened = open_index(
@@ -143,7 +149,9 @@ class JargonRAG:
         if top_k < 1:
             raise InputError(f"top_k must be at least 1, not {top_k}.")
         standalone = standalone_question(question, check_history(history), retriever=self._retriever)
-        return self._retriever.retrieve(question, standalone_question=standalone, top_k=top_k)
+        return self._retriever.retrieve(
+            question, standalone_question=standalone, top_k=top_k, likelihoods=self._likelihoods()
+        )
 
     def ask(self, question: str, *, history: Sequence[Message] = (), style: Style | None = None) -> Answer:
         """Return a checked answer.
@@ -209,6 +217,17 @@ class JargonRAG:
         if not retrieval.in_scope:
             return []
         return build_messages(retrieval.standalone_question, self.evidence(retrieval).facts, style=style)
+
+    def _likelihoods(self) -> Likelihoods | None:
+        """Return what says how likely a question is after passages, where there is a language model that can."""
+        if self._generator is not None:
+            return getattr(self._generator, "likelihoods", None)
+        return self._local_likelihoods if self._reads else None
+
+    def _local_likelihoods(self, question: str, passages: Sequence[str]) -> Sequence[float]:
+        model: Any = self.load()  # only where it is asked
+        nats: Sequence[float] = model.likelihoods(question, passages)
+        return nats
 
     def chat(self, *, style: Style | None = None) -> Chat:
         """Return a conversation that remembers what was asked."""

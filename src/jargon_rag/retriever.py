@@ -2,14 +2,15 @@
 
 Each entry gets signals: the cosines of its chunks, BM25 over their words (Robertson & Zaragoza 2009), the share of the
 question's letters that the entry has, and how much of the question spells one of its names. Their weighted sum ranks
-the entries; those of the best one say whether the question is in scope. `calibration.json` holds the weights.
+the entries; those of the best one say whether the question is in scope. Where that leaves open which passage answers, a
+language model says how likely each makes the question (Sachan et al. 2022, UPR). `calibration.json` holds the weights.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -20,7 +21,8 @@ from rapidfuzz.process import extractOne
 
 from jargon_rag.calibration import Calibration, calibration, probability, weighted
 from jargon_rag.index import Index
-from jargon_rag.terms import STOP_WORDS, content_words, letter_grams, name_key, split_heading, words
+from jargon_rag.letters import Letters
+from jargon_rag.terms import STOP_WORDS, content_words, name_key, split_heading, words
 from jargon_rag.types import Chunk, Embedder, Entry, Retrieval, SearchResult
 
 MAX_NAME_WORDS = 6
@@ -29,7 +31,11 @@ CANDIDATES = 1_000  # chunks of a large index that are looked at closely
 NEAREST = 3  # chunks of an entry whose mean cosine is its `crowd`
 IN_SCOPE = 0.5  # probability from which a question is answered; the calibration puts its trade-off there
 NAME_ALONE = 0.9  # at least so sure is the verdict on a question that only spells a name
+SURE = 0.5  # probability of the best passage from which the language model is not asked
+READ = 4  # passages that it reads
 REMEMBERED = 64  # questions: one is searched, then its passages are, and a follow-up reads those before it again
+
+Likelihoods = Callable[[str, Sequence[str]], Sequence[float]]  # of a question after each passage, in nats
 
 logging.getLogger("bm25s").setLevel(logging.WARNING)
 
@@ -65,7 +71,7 @@ class Retriever:
         self._asked = np.array([chunk.kind == "question" for chunk in index.chunks])
         self._bm25 = bm25s.BM25()
         self._bm25.index([content_words(chunk.text) or [""] for chunk in index.chunks], show_progress=False)
-        self._letters = _Letters([chunk.text for chunk in index.chunks], self._owner, len(index.entries))
+        self._letters = Letters([chunk.text for chunk in index.chunks], self._owner, len(index.entries))
         self._vocabulary = {word for chunk in index.chunks if chunk.kind != "question" for word in words(chunk.text)}
         self._names: dict[str, set[str]] = {}
         self._spelled: dict[str, str] = {}
@@ -130,31 +136,91 @@ class Retriever:
             start += 1
         return " ".join(spoken)
 
-    def retrieve(self, question: str, *, standalone_question: str | None = None, top_k: int = 5) -> Retrieval:
+    def retrieve(
+        self,
+        question: str,
+        *,
+        standalone_question: str | None = None,
+        top_k: int = 5,
+        likelihoods: Likelihoods | None = None,
+    ) -> Retrieval:
         """Return the `top_k` best entries for a question and the verdict whether it is in scope.
 
         Entries that the question names are among them, as long as there is room: a comparison needs each.
+        likelihoods: a language model's, asked where the best passages are close.
         """
         alone = standalone_question or question
         ranked = self._ranked(self._corrected(alone))
-        shown = ranked.order[:top_k]
+        in_scope = ranked.confidence >= IN_SCOPE
+        scores, order, read = ranked.scores, ranked.order, dict[tuple[str, str], float]()
+        if likelihoods is not None and in_scope:
+            scores, read = self._read(alone, scores, likelihoods)
+            order = np.lexsort((self._alphabetical, -scores)).tolist()
+        shown = order[:top_k]
         if len(ranked.named) > 1:
-            wanted = [n for n in ranked.order if self._index.entries[n].slug in ranked.named][:top_k]
+            wanted = [n for n in order if self._index.entries[n].slug in ranked.named][:top_k]
             others = [n for n in shown if n not in wanted][: top_k - len(wanted)]
-            shown = [n for n in ranked.order if n in {*wanted, *others}]
-        best = ranked.scores[ranked.order[0]]
+            shown = [n for n in order if n in {*wanted, *others}]
+        odds = self._odds(scores)
         results = tuple(
             SearchResult(
                 rank=rank,
                 entry=self._index.entries[n],
                 chunk=self._index.chunks[ranked.best_chunk[n]],
-                score=float(ranked.scores[n]),
+                score=float(scores[n]),
                 signals={name: float(values[n]) for name, values in ranked.signals.items()},
-                odds=math.exp(self._calibration.sharpness * float(ranked.scores[n] - best)),
+                odds=float(odds[n]),
             )
             for rank, n in enumerate(shown, start=1)
         )
-        return Retrieval(question, alone, results, ranked.confidence >= IN_SCOPE, ranked.reason, ranked.confidence)
+        return Retrieval(question, alone, results, in_scope, ranked.reason, ranked.confidence, read)
+
+    def close_passages(self, question: str) -> list[tuple[Chunk, float]]:
+        """Return the likeliest passages with the probability that it is this one that answers; none where one is sure.
+
+        It is that of its entry times the passage's own in it.
+        """
+        ranked = self._ranked(self._corrected(question))
+        odds = self._odds(ranked.scores)
+        near = ranked.order[:READ]
+        shares = [
+            (chunk, float(odds[n] / odds[near].sum()) * within)
+            for n in near
+            for chunk, within in self.passages(question, self._index.entries[n].slug)
+        ]
+        shares = sorted(shares, key=lambda row: -row[1])[:READ]
+        return shares if len(shares) > 1 and shares[0][1] < SURE else []
+
+    def headed(self, chunk: Chunk) -> str:
+        """Return a chunk's passage with its term in front."""
+        term = self._index.entries[self._slots[chunk.slug]].term
+        return chunk.passage if chunk.passage.startswith(term) else f"{term}: {chunk.passage}"
+
+    def _odds(self, scores: np.ndarray) -> np.ndarray:
+        """Return the odds of each entry against the best, 0..1."""
+        return np.asarray(np.exp(self._calibration.sharpness * (scores - scores.max())))
+
+    def _read(
+        self, question: str, scores: np.ndarray, likelihoods: Likelihoods
+    ) -> tuple[np.ndarray, dict[tuple[str, str], float]]:
+        """Return the scores, and by what factor the probability of each passage read has changed: they share theirs anew."""
+        close = self.close_passages(question) if self._calibration.likelihood else []
+        if not close:
+            return scores, {}
+        before = np.array([share for _, share in close])
+        nats = np.array(likelihoods(question, [self.headed(chunk) for chunk, _ in close]))
+        after = before * np.exp(self._calibration.likelihood * (nats - nats.max()))
+        after *= before.sum() / after.sum()
+        odds = self._odds(scores)
+        shares = odds / np.sort(odds)[-READ:].sum()
+        gained = shares.copy()
+        owners = [self._slots[chunk.slug] for chunk, _ in close]
+        np.add.at(gained, owners, after - before)
+        read = {
+            (chunk.slug, chunk.passage): float(factor) for (chunk, _), factor in zip(close, after / before, strict=True)
+        }
+        lifted = scores + np.log(np.maximum(gained, 1e-9) / shares) / self._calibration.sharpness
+        return lifted, read
 
     def _rank(self, question: str) -> _Ranked:
         signals, best_chunk = self.signals(question)
@@ -171,15 +237,18 @@ class Retriever:
             confidence, reason = 0.0, "there is no word in it that could be looked up"
         return _Ranked(signals, best_chunk, scores, order, named, confidence, reason)
 
-    def passages(self, question: str, slug: str) -> list[tuple[Chunk, float]]:
+    def passages(
+        self, question: str, slug: str, read: Mapping[tuple[str, str], float] | None = None
+    ) -> list[tuple[Chunk, float]]:
         """Return the chunks of one entry with the probability that it is this one that answers, if any, likeliest first.
 
-        Each passage once, code left out.
+        Each passage once, code left out. read: a retrieval's, by what factor the language model changed its mind on which.
         """
         chunks, signals = self.passage_signals(self._corrected(question), slug)
         fit = np.sum([weight * signals[name] for name, weight in self._calibration.passage.items()], axis=0)
         odds = np.exp(fit - fit.max())
-        return [(chunks[n], float(odds[n] / odds.sum())) for n in np.argsort(-fit, kind="stable")]
+        odds *= [(read or {}).get((slug, chunk.passage), 1.0) for chunk in chunks]
+        return [(chunks[n], float(odds[n] / odds.sum())) for n in np.argsort(-odds, kind="stable")]
 
     def passage_signals(self, question: str, slug: str) -> tuple[list[Chunk], dict[str, np.ndarray]]:
         """Return one entry's passages, each as its best chunk, and the signals by which they are ranked, shape (n_passages,).
@@ -296,43 +365,3 @@ class Retriever:
         if confidence >= IN_SCOPE:
             return f"close to {best.term}, {sure}"
         return f"nothing in the glossary is close enough (best: {best.term}, {sure})"
-
-
-class _Letters:
-    """Which runs of four letters each entry has, and how rare they are."""
-
-    def __init__(self, texts: Sequence[str], owner: np.ndarray, n_entries: int) -> None:
-        found: dict[str, set[int]] = {}
-        for text, entry in zip(texts, owner, strict=True):
-            for gram in letter_grams(text):
-                found.setdefault(gram, set()).add(int(entry))
-        self._entries = {gram: np.array(sorted(numbers)) for gram, numbers in found.items()}
-        self._count = n_entries
-
-    def share(self, question: str) -> np.ndarray:
-        """Return, for each entry, the share of the question's runs that it has, weighed by their rarity."""
-        grams = letter_grams(question)
-        share = np.zeros(self._count)
-        for gram in grams & self._entries.keys():
-            share[self._entries[gram]] += self._rarity(gram)
-        return share / max(1e-9, sum(self._rarity(gram) for gram in grams))
-
-    def share_in(self, question: str, text: str) -> float:
-        """Return the share of the question's runs that a text has, weighed by their rarity."""
-        grams = letter_grams(question)
-        found = sum(self._rarity(gram) for gram in grams & letter_grams(text))
-        return found / max(1e-9, sum(self._rarity(gram) for gram in grams))
-
-    def known(self, question: str) -> float:
-        """Return the share of the question's runs that any entry has."""
-        grams = letter_grams(question)
-        total = sum(self._rarity(gram) for gram in grams)
-        return sum(self._rarity(gram) for gram in grams & self._entries.keys()) / max(1e-9, total)
-
-    def has(self, word: str) -> bool:
-        """Tell whether every run of a word is somewhere in the glossary."""
-        return letter_grams(word) <= self._entries.keys()
-
-    def _rarity(self, gram: str) -> float:
-        """Return the inverse document frequency, over entries."""
-        return math.log((self._count + 1) / (len(self._entries.get(gram, ())) + 0.5))

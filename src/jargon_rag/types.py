@@ -6,7 +6,7 @@ import it. Line numbers are 1-based and inclusive; scores are "higher is better"
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -118,6 +118,8 @@ class Retrieval:
     in_scope: bool
     reason: str  # the verdict in words
     confidence: float = 1.0  # probability that the glossary answers the question; in scope from 0.5
+    # by slug and passage: how much likelier it is the one that answers, now that the language model has read it
+    read: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
