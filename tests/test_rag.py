@@ -515,18 +515,20 @@ def test_the_real_model_stops_where_it_is(rag: JargonRAG) -> None:
 # What the language model says of passages
 
 
-def test_the_language_model_ranks_what_the_signals_leave_open(rag: JargonRAG) -> None:
-    question = "my training loss keeps falling while the one on held-out data climbs, what is that"
-    plain = rag.retriever.retrieve(question)
-    asked: list[str] = []
-
-    def listening(text: str, passages: Sequence[str]) -> list[float]:
-        asked.extend(passages)
-        return [0.0] * len(passages)
-
-    rag.retriever.retrieve(question, likelihoods=listening)
-    found = rag.retrieve(question)
-    assert bool(found.read) == bool(asked)
+def test_the_language_model_ranks_what_the_signals_leave_open(
+    rag: JargonRAG, embedder: SentenceTransformerEmbedder, tmp_path: Path
+) -> None:
+    file = tmp_path / "bread.md"
+    names = {"Proofing": "tin", "Bulk Rise": "bowl", "Retarding": "box"}
+    file.write_text(
+        "\n\n".join(f"## {name}\n\nThe dough rests in its {it} until it has grown." for name, it in names.items())
+    )
+    bot = JargonRAG(corpus=file, embedder=embedder, cache_dir=tmp_path, model=rag.load())
+    question = "When has the dough rested until it has grown?"
+    found, plain = bot.retrieve(question), bot.retriever.retrieve(question)
+    assert len(bot.retriever.close_passages(question)) == len(found.read) == 3
+    assert {result.signals["read"] for result in plain.results} == {0.0}
+    assert all(result.signals["read"] for result in found.results)
     assert (found.in_scope, found.confidence, found.reason) == (plain.in_scope, plain.confidence, plain.reason)
 
 

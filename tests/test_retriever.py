@@ -501,6 +501,10 @@ def test_the_passages_read_share_what_they_had() -> None:
     assert found["Gamma"] / found["Alpha"] == pytest.approx(odds["Gamma"] / odds["Alpha"])
 
 
+def test_the_language_model_is_not_asked_where_questions_are_indexed(shipped: Retriever) -> None:
+    assert not shipped.close_passages("a curve that bends the wrong way")
+
+
 @pytest.mark.parametrize("cosines", [{"alpha|one": 0.9, "beta|two": 0.5}, {"alpha|one": 0.3, "beta|two": 0.3}])
 def test_the_language_model_is_not_asked_when_one_passage_is_sure_or_the_question_is_refused(
     cosines: dict[str, float],

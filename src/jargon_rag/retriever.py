@@ -3,7 +3,7 @@
 Each entry gets signals: the cosines of its chunks, BM25 over their words (Robertson & Zaragoza 2009), the share of the
 question's letters that the entry has, and how much of the question spells one of its names. Their weighted sum ranks
 the entries; those of the best one say whether the question is in scope. Where that leaves open which passage answers, a
-language model says how likely each makes the question (Sachan et al. 2022, UPR). `calibration.json` holds the weights.
+language model says how likely each makes the question, unless questions are indexed (Sachan et al. 2022, UPR). `calibration.json` holds the weights.
 """
 
 from __future__ import annotations
@@ -162,13 +162,14 @@ class Retriever:
             others = [n for n in shown if n not in wanted][: top_k - len(wanted)]
             shown = [n for n in order if n in {*wanted, *others}]
         odds = self._odds(scores)
+        signals = {**ranked.signals, "read": scores - ranked.scores}
         results = tuple(
             SearchResult(
                 rank=rank,
                 entry=self._index.entries[n],
                 chunk=self._index.chunks[ranked.best_chunk[n]],
                 score=float(scores[n]),
-                signals={name: float(values[n]) for name, values in ranked.signals.items()},
+                signals={name: float(values[n]) for name, values in signals.items()},
                 odds=float(odds[n]),
             )
             for rank, n in enumerate(shown, start=1)
@@ -178,8 +179,11 @@ class Retriever:
     def close_passages(self, question: str) -> list[tuple[Chunk, float]]:
         """Return the likeliest passages with the probability that it is this one that answers; none where one is sure.
 
-        It is that of its entry times the passage's own in it.
+        It is that of its entry times the passage's own in it. None either where questions are indexed: those tell as
+        much of what people ask as a language model does.
         """
+        if self._asked.any():
+            return []
         ranked = self._ranked(self._corrected(question))
         odds = self._odds(ranked.scores)
         near = ranked.order[:READ]
