@@ -132,7 +132,16 @@ def test_the_best_chunk_of_an_entry_speaks_for_it() -> None:
     (result,) = retriever.retrieve("question").results
     assert result.chunk.text == "high"
     assert result.signals == pytest.approx(
-        {"cosine": 0.75, "passage": 0.75, "crowd": 0.5, "bm25": 0.0, "letters": 0.0, "name": 0.0, "named first": 0.0}
+        {
+            "cosine": 0.75,
+            "passage": 0.75,
+            "crowd": 0.5,
+            "bm25": 0.0,
+            "letters": 0.0,
+            "name": 0.0,
+            "named first": 0.0,
+            "read": 0.0,
+        }
     )
     assert result.score == pytest.approx(0.75)
 
