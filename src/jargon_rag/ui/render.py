@@ -158,7 +158,8 @@ def why(retrieval: Retrieval | None, answer: Answer | None, prompt: Sequence[Mes
     if retrieval.standalone_question != retrieval.question:
         asked = f"<p class='hint'>Understood as: <b>{shown(retrieval.standalone_question)}</b></p>"
     verdict = f"<p class='hint'>{'In' if retrieval.in_scope else 'Out of'} scope: {shown(retrieval.reason)}.</p>"
-    names = list(retrieval.results[0].signals) if retrieval.results else []
+    results = retrieval.results
+    names = [name for name in (results[0].signals if results else ()) if any(r.signals[name] for r in results)]
     head = "".join(f"<th scope='col'>{shown(name)}</th>" for name in ("", "score", *names))
     rows = []
     best = max((result.score for result in retrieval.results), default=1.0) or 1.0
