@@ -510,8 +510,11 @@ def test_the_passages_read_share_what_they_had() -> None:
     assert found["Gamma"] / found["Alpha"] == pytest.approx(odds["Gamma"] / odds["Alpha"])
 
 
-def test_the_language_model_is_not_asked_where_questions_are_indexed(shipped: Retriever) -> None:
-    assert not shipped.close_passages("a curve that bends the wrong way")
+def test_the_language_model_is_not_asked_where_questions_are_indexed() -> None:
+    entries = [entry("Alpha"), entry("Beta"), entry("Gamma")]
+    cosines = {"alpha|one": 0.8, "beta|two": 0.8, "gamma|three": 0.8, "gamma|asked": 0.1}
+    assert retriever_of(entries, cosines).close_passages("question")
+    assert not retriever_of(entries, cosines, {"gamma|asked": "question"}).close_passages("question")
 
 
 @pytest.mark.parametrize("cosines", [{"alpha|one": 0.9, "beta|two": 0.5}, {"alpha|one": 0.3, "beta|two": 0.3}])
