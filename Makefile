@@ -95,8 +95,8 @@ audit: setup ## Look the pinned packages up among the known holes (needs the net
 	  --packages $$(sed -n 's/==.*//p' constraints.txt)) > docs/licences.md
 	.audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict
 
-fuzz: setup ## Feed the readers of files and lines with anything, MINUTES=2 each
-	$(BIN)/python scripts/fuzz.py --minutes $(or $(MINUTES),2)
+fuzz: setup ## Feed the readers of files and lines, and the API, with anything, MINUTES=2 each; writes docs/fuzzing.md
+	$(BIN)/python -m scripts.fuzz --minutes $(or $(MINUTES),2)
 
 picture: setup chromium ## Take the README's picture of the chat
 	$(BIN)/python scripts/screenshot.py

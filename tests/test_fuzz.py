@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
@@ -31,9 +32,9 @@ def test_any_input_gives_a_result_or_a_named_error(name: str) -> None:
 SCHEMA = schemathesis.openapi.from_path(OPENAPI)
 
 
-@pytest.fixture(scope="module")
-def server(rag: JargonRAG) -> Iterator[str]:
-    """The API's routes behind a real server, without a rate, on the real bot."""
+@contextmanager
+def serving(rag: JargonRAG) -> Iterator[str]:
+    """Put the API's routes behind a real server, without a rate, on the real bot."""
     port = free_port()
     page = launch(lambda _: rag, host="127.0.0.1", port=port, wait=False)
     question = {"model": "jargon-rag", "messages": [{"role": "user", "content": "Which pizza is best?"}]}
@@ -43,12 +44,22 @@ def server(rag: JargonRAG) -> Iterator[str]:
     page.close()
 
 
+@pytest.fixture(scope="module")
+def server(rag: JargonRAG) -> Iterator[str]:
+    with serving(rag) as url:
+        yield url
+
+
+def check_call(case: schemathesis.Case[Any], url: str) -> None:
+    """Fail on a crash, and on a status, header or body that `openapi.json` does not have."""
+    # a schema cannot say that the last message is a question
+    case.call_and_validate(base_url=url, excluded_checks=[positive_data_acceptance])
+
+
 @SCHEMA.parametrize()
 @settings(max_examples=25, deadline=None, database=None, derandomize=True, suppress_health_check=[*HealthCheck])
 def test_the_api_does_what_its_schema_says_whatever_it_is_sent(case: schemathesis.Case[Any], server: str) -> None:
-    """Good requests and bad ones: no crash, no status, header or body that `openapi.json` does not have."""
-    # a schema cannot say that the last message is a question
-    case.call_and_validate(base_url=server, excluded_checks=[positive_data_acceptance])
+    check_call(case, server)
 
 
 def test_a_line_that_is_too_long_costs_itself_only() -> None:

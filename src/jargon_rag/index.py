@@ -2,7 +2,7 @@
 
 A saved index is a folder of three content-named files and `manifest.json`, which is written last and names them: a
 reader sees the old index or the new one, never a mixture. FAISS holds the vectors; JSON holds the rest; no pickle.
-A small index is searched whole. From APPROXIMATE_FROM chunks on, where that begins to cost more than embedding the
+A small index is searched whole, its vectors kept in half precision. From APPROXIMATE_FROM chunks on, where that begins to cost more than embedding the
 question (docs/retrieval-scale.md), the vectors lie in an inverted file (IVF: Jégou, Douze & Schmid 2011).
 """
 
@@ -44,7 +44,7 @@ class Index:
 
     entries: tuple[Entry, ...]
     chunks: tuple[Chunk, ...]
-    vectors: np.ndarray  # float32 (n_chunks, dimension), unit length
+    vectors: np.ndarray  # float32 (n_chunks, dimension), unit length up to what is rounded away on disk
     embedder_id: str
     corpus_hash: str
     _faiss: faiss.Index
@@ -52,7 +52,7 @@ class Index:
     @property
     def is_exact(self) -> bool:
         """Tell whether `search` looks at every chunk."""
-        return isinstance(self._faiss, faiss.IndexFlat)
+        return not isinstance(self._faiss, faiss.IndexIVF)
 
     def search(self, vector: np.ndarray, *, top_k: int) -> list[tuple[int, float]]:
         """Return (chunk number, cosine) of the nearest chunks, best first, for one vector of shape (dimension,)."""
@@ -76,8 +76,9 @@ def build_index(
     missing = list(dict.fromkeys(chunk.text for chunk in chunks if chunk.text not in known))
     if missing:
         known.update(zip(missing, embedder.embed(missing, progress=progress), strict=True))
-    vectors = np.stack([known[chunk.text] for chunk in chunks]).astype(np.float32)
-    return Index(tuple(entries), tuple(chunks), vectors, embedder.id, corpus_hash, search_structure(vectors))
+    found = search_structure(np.stack([known[chunk.text] for chunk in chunks]).astype(np.float32))
+    vectors = found.reconstruct_n(0, found.ntotal)  # as they will be read
+    return Index(tuple(entries), tuple(chunks), vectors, embedder.id, corpus_hash, found)
 
 
 def save_index(index: Index, folder: Path) -> None:
@@ -186,10 +187,13 @@ def check_embedder(index_embedder: str, embedder: Embedder, folder: Path | None)
 
 
 def search_structure(vectors: np.ndarray) -> faiss.Index:
-    """Return the FAISS index over vectors of shape (n, dimension): flat, or an inverted file where n is large."""
+    """Return the FAISS index over vectors of shape (n, dimension): flat, or an inverted file where n is large.
+
+    Rounding to half precision moves a cosine by less than 1e-4, and halves the file.
+    """
     if len(vectors) >= APPROXIMATE_FROM:
         return make_ivf(vectors)
-    flat = faiss.IndexFlatIP(vectors.shape[1])
+    flat = faiss.IndexScalarQuantizer(vectors.shape[1], faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
     flat.add(np.ascontiguousarray(vectors))
     return flat
 
