@@ -196,6 +196,7 @@ def report(seen: Seen, stops: Sequence[float], clients: int, minutes: float) -> 
     """Return the page's lines."""
     machine: Mapping[str, Any] = describe(threads=cores())
     warm = seen.memory[int(WARM_UP * len(seen.memory)) :]
+    tenths = [float(seen.memory[max(0, n * len(seen.memory) // 10 - 1)]) for n in range(1, 11)]
     tenth = max(1, len(warm) // 10)
     first, last = float(np.median(warm[:tenth])), float(np.median(warm[-tenth:]))
     return [
@@ -225,15 +226,15 @@ def report(seen: Seen, stops: Sequence[float], clients: int, minutes: float) -> 
         "",
         (
             f"Memory of the process: {first:.0f} MiB after the first fifth of the time, {last:.0f} MiB at the end"
-            f" ({100 * (last / first - 1):+.1f} %)."
+            f" ({100 * (last / first - 1):+.1f} %). At the end of each tenth of the time, in MiB: {', '.join(f'{mib:.0f}' for mib in tenths)}."
         ),
         "",
         "## A client who is gone",
         "",
         (
             f"{len(stops)} answers stopped at random moments. The model rested after {np.median(stops):.0f} ms at the median,"
-            f" {np.quantile(stops, 0.95):.0f} ms at p95, {max(stops):.0f} ms at most: a prompt that is being read is read to its end,"
-            " else the next token is the last."
+            f" {np.quantile(stops, 0.95):.0f} ms at p95, {max(stops):.0f} ms at most: a piece of the prompt"
+            " that is being read is read to its end, else the next token is the last."
         ),
     ]
 

@@ -8,8 +8,9 @@ Each share has a 95 % bootstrap interval (1,000 resamples, seed 0). Every row of
 from __future__ import annotations
 
 import argparse
+import random
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ REPORT = HERE.parent / "docs" / "retrieval.md"
 SAILING = HERE / "sailing"
 RESAMPLES = 1000
 TOP_K = 5
+OTHERS = 300  # questions of other writers, of each split
 FIRST_FUSION = Calibration(
     False, {"cosine": 1.0, "bm25": 0.2, "name": 0.15}, 20.0, {"cosine": 1.0}, {"bias": 0.0}, {"bias": 0.0}
 )
@@ -68,6 +70,7 @@ def main() -> None:
     rows = methods(corpus, ours, plain, model) | (peers(corpus, plain) if options.peers else {})
     for split in options.splits:
         lines += tables(own_exam(split), ours, rows, model, failures=options.failures)
+        lines += others_table(split, rows)
     glossary = SAILING / "glossary.md"
     at_sea = Retriever(_index(glossary, tuned, with_questions=False), tuned)
     rows = methods(glossary, at_sea, plain, model) | (peers(glossary, plain) if options.peers else {})
@@ -112,6 +115,17 @@ def own_exam(split: str) -> Exam:
     )
 
 
+def others_table(split: str, rows: Mapping[str, Search]) -> list[str]:
+    """Return the tables of what other writers asked about one split's terms: they saw the entries, and no other question.
+
+    Most of their questions do not name the term.
+    """
+    asked = [row for row in read_rows(HERE / "others.jsonl") if row["split"] == split]
+    some = random.Random(split).sample(asked, OTHERS)
+    title = f"## Our glossary, {split} terms, asked by other writers"
+    return [title, "", f"{OTHERS} of {len(asked):,} questions.", "", *_ranking_tables(some, rows), ""]
+
+
 def sailing_exam() -> Exam:
     """Return the questions about the glossary that nobody tuned for."""
     return Exam(
@@ -124,22 +138,7 @@ def sailing_exam() -> Exam:
 
 def tables(exam: Exam, ours: Retriever, rows: dict[str, Search], model: LocalGenerator, *, failures: bool) -> list[str]:
     """Return the Markdown tables of one exam."""
-    lines = [f"## {exam.name}", "", f"{len(exam.inside)} questions.", ""]
-    lines += ["| method | right entry first | in the top three |", "|---|---|---|"]
-    for name, search in rows.items():
-        ranks = _ranks(exam.inside, search, name)
-        lines.append(f"| {name} | {share([r == 0 for r in ranks])} | {share([r < 3 for r in ranks])} |")
-    lines += [
-        "",
-        "As shipped, by kind of question:",
-        "",
-        "| kind | n | right entry first | in the top three |",
-        "|---|---|---|---|",
-    ]
-    ranks = _ranks(exam.inside, rows["as shipped"], "kinds")
-    for kind in sorted({row["kind"] for row in exam.inside}):
-        some = [rank for rank, row in zip(ranks, exam.inside, strict=True) if row["kind"] == kind]
-        lines.append(f"| {kind} | {len(some)} | {share([r == 0 for r in some])} | {share([r < 3 for r in some])} |")
+    lines = [f"## {exam.name}", "", f"{len(exam.inside)} questions.", "", *_ranking_tables(exam.inside, rows)]
     compared = [row for row in exam.inside if row.get("also")]
     if compared:
         complete = [{row["term"], *row["also"]} <= set(rows["as shipped"](row["question"])) for row in compared]
@@ -168,11 +167,25 @@ def tables(exam: Exam, ours: Retriever, rows: dict[str, Search], model: LocalGen
         "",
     ]
     if failures:
-        for rank, row in zip(ranks, exam.inside, strict=True):
+        for rank, row in zip(_ranks(exam.inside, rows["as shipped"], "failures"), exam.inside, strict=True):
             if rank:
                 found = ours.retrieve(row["question"], likelihoods=model.likelihoods)
                 shown = [(result.entry.term, round(result.score, 2)) for result in found.results[:3]]
                 print(f"{row['kind']}: {row['question']} | {row['term']} | {shown}")
+    return lines
+
+
+def _ranking_tables(asked: Sequence[dict[str, Any]], rows: Mapping[str, Search]) -> list[str]:
+    """Return the tables of right entries by method, and as shipped by kind of question."""
+    lines = ["| method | right entry first | in the top three |", "|---|---|---|"]
+    found = {name: _ranks(asked, search, name) for name, search in rows.items()}
+    for name, ranks in found.items():
+        lines.append(f"| {name} | {share([r == 0 for r in ranks])} | {share([r < 3 for r in ranks])} |")
+    lines += ["", "As shipped, by kind of question:", ""]
+    lines += ["| kind | n | right entry first | in the top three |", "|---|---|---|---|"]
+    for kind in sorted({row["kind"] for row in asked}):
+        some = [rank for rank, row in zip(found["as shipped"], asked, strict=True) if row["kind"] == kind]
+        lines.append(f"| {kind} | {len(some)} | {share([r == 0 for r in some])} | {share([r < 3 for r in some])} |")
     return lines
 
 
@@ -266,7 +279,7 @@ def _headings(retriever: Retriever, likelihoods: Likelihoods | None = None) -> S
     return search
 
 
-def _ranks(rows: list[dict[str, Any]], search: Search, name: str) -> list[int]:
+def _ranks(rows: Sequence[dict[str, Any]], search: Search, name: str) -> list[int]:
     return [_rank(search(row["question"]), row["term"]) for row in tqdm(rows, desc=name, leave=False)]
 
 

@@ -110,9 +110,9 @@ Adversarial Examples / Robustness
 
 
 def asked() -> dict[str, list[dict[str, str]]]:
-    """Return the rows of every questions file by term."""
+    """Return the rows of every questions file by term, and those of other writers."""
     rows: dict[str, list[dict[str, str]]] = defaultdict(list)
-    for file in sorted((ROOT / "corpus" / "questions").glob("*.jsonl")):
+    for file in [*sorted((ROOT / "corpus" / "questions").glob("*.jsonl")), ROOT / "evals" / "others.jsonl"]:
         for line in file.read_text("utf-8").split("\n"):
             if line:
                 row = json.loads(line)

@@ -103,20 +103,43 @@ def test_whatever_is_picked_is_a_valid_answer(
     assert required <= cited or len(claims) == max_claims < likely + len(required)
 
 
-@pytest.mark.parametrize(("max_claims", "of_each"), [(6, [2, 2]), (4, [2, 2]), (3, [2, 1]), (2, [1, 1]), (1, [1, 0])])
+@pytest.mark.parametrize(
+    ("markers", "max_claims", "of_each"),
+    [
+        ((1, 1), 6, [2, 2]),
+        ((1, 1), 4, [2, 2]),
+        ((1, 1), 3, [2, 1]),
+        ((1, 1), 2, [1, 1]),
+        ((1, 1), 1, [1, 0]),
+        ((1, 2), 3, [2, 1]),
+    ],
+)
 def test_likely_passages_are_said_to_their_end_as_far_as_that_leaves_room_for_the_others(
-    max_claims: int, of_each: list[int]
+    markers: tuple[int, int], max_claims: int, of_each: list[int]
 ) -> None:
     passages = (
         "Dropout zeroes units. Dropout is off at inference.",
         "Dropout slows training. Dropout helps wide layers.",
     )
     words, pieces = vocabulary(0, merges=0)
-    form = AnswerForm("plain", tuple((1, "Dropout", text) for text in passages), "", 2, frozenset(), max_claims)
+    facts = tuple((marker, "Dropout", text) for marker, text in zip(markers, passages, strict=True))
+    form = AnswerForm("plain", facts, "", 2, frozenset(), max_claims)
     for seed in range(20):
         text = text_of(walk(form, words, random.Random(seed).choice), pieces)
         claims = [sentence.text for sentence in read_sentences([text])]
         assert [sum(said(claim, passage) for claim in claims) for passage in passages] == of_each
+
+
+def test_of_another_entry_s_likely_passage_the_model_may_leave_the_rest_out() -> None:
+    words, pieces = vocabulary(0, merges=0)
+    facts = ((1, "Dropout", "Dropout zeroes units."), (2, "Epoch", "An epoch is one pass. An epoch has many steps."))
+    found = set()
+    for seed in range(20):
+        text = text_of(
+            walk(AnswerForm("plain", facts, "", 2, frozenset(), 6), words, random.Random(seed).choice), pieces
+        )
+        found.add(sum(said(sentence.text, facts[1][2]) for sentence in read_sentences([text])))
+    assert found == {1, 2}
 
 
 def said(claim: str, passage: str) -> bool:

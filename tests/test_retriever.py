@@ -304,7 +304,10 @@ def test_the_verdict_does_not_hang_on_how_many_results_are_wanted(shipped: Retri
 
 def test_odds_compare_each_entry_with_the_best() -> None:
     retriever = retriever_of([entry("Alpha"), entry("Beta")], {"alpha|one": 0.5, "beta|two": 0.4})
-    assert [result.odds for result in retriever.retrieve("question").results] == pytest.approx([1.0, np.exp(-1)])
+    assert [result.odds for result in retriever.retrieve("question").results] == pytest.approx(
+        [1.0, np.exp(-1)],
+        rel=2e-3,  # vectors are rounded to half precision
+    )
 
 
 # Comparisons
@@ -508,13 +511,6 @@ def test_the_passages_read_share_what_they_had() -> None:
     found = {result.entry.term: result.odds for result in after.results}
     assert found["Beta"] / found["Alpha"] == pytest.approx(more)
     assert found["Gamma"] / found["Alpha"] == pytest.approx(odds["Gamma"] / odds["Alpha"])
-
-
-def test_the_language_model_is_not_asked_where_questions_are_indexed() -> None:
-    entries = [entry("Alpha"), entry("Beta"), entry("Gamma")]
-    cosines = {"alpha|one": 0.8, "beta|two": 0.8, "gamma|three": 0.8, "gamma|asked": 0.1}
-    assert retriever_of(entries, cosines).close_passages("question")
-    assert not retriever_of(entries, cosines, {"gamma|asked": "question"}).close_passages("question")
 
 
 @pytest.mark.parametrize("cosines", [{"alpha|one": 0.9, "beta|two": 0.5}, {"alpha|one": 0.3, "beta|two": 0.3}])

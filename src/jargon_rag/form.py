@@ -139,9 +139,9 @@ def _sayable(claims: Sequence[_Claim], said: Sequence[_Claim], form: AnswerForm)
 def _owed(left: Sequence[_Claim], said: Sequence[_Claim], form: AnswerForm) -> list[frozenset[int]]:
     """Return groups of facts that something has to be said of yet, in their order: the likely ones, then the required entries.
 
-    A likely one is said to its end, as far as that leaves room for the others.
+    A likely one of the likeliest one's entry is said to its end, as far as that leaves room for the others.
     """
-    groups = [(frozenset({number}), True) for number in range(form.likely)]
+    groups = [(frozenset({number}), form.facts[number][0] == form.facts[0][0]) for number in range(form.likely)]
     for wanted in sorted(form.required):
         groups.append((frozenset(n for n, (marker, _, _) in enumerate(form.facts) if marker == wanted), False))
     groups = [(group, whole) for group, whole in groups if any(claim.passage in group for claim in left)]

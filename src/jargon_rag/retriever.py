@@ -3,7 +3,7 @@
 Each entry gets signals: the cosines of its chunks, BM25 over their words (Robertson & Zaragoza 2009), the share of the
 question's letters that the entry has, and how much of the question spells one of its names. Their weighted sum ranks
 the entries; those of the best one say whether the question is in scope. Where that leaves open which passage answers, a
-language model says how likely each makes the question, unless questions are indexed (Sachan et al. 2022, UPR). `calibration.json` holds the weights.
+language model says how likely each makes the question (Sachan et al. 2022, UPR). `calibration.json` holds the weights.
 """
 
 from __future__ import annotations
@@ -179,11 +179,8 @@ class Retriever:
     def close_passages(self, question: str) -> list[tuple[Chunk, float]]:
         """Return the likeliest passages with the probability that it is this one that answers; none where one is sure.
 
-        It is that of its entry times the passage's own in it. None either where questions are indexed: those tell as
-        much of what people ask as a language model does.
+        It is that of its entry times the passage's own in it.
         """
-        if self._asked.any():
-            return []
         ranked = self._ranked(self._corrected(question))
         odds = self._odds(ranked.scores)
         near = ranked.order[:READ]
