@@ -92,6 +92,24 @@ def test_entries_that_a_question_names_together_are_all_cited(retriever: Retriev
     assert not evidence.compared
 
 
+@pytest.mark.parametrize(
+    "question",
+    [
+        "How large should weight_decay be for AdamW to begin with? And for SGD on images?",
+        "Does an embedding model quietly chop long texts?",
+    ],
+)
+def test_an_entry_named_by_the_way_is_not_asked_about(question: str, retriever: Retriever) -> None:
+    found = gather(retriever.retrieve(question), retriever)
+    assert len(retriever.named(question)) > 1
+    assert found.required == frozenset()
+
+
+def test_two_things_that_may_be_one_are_compared(retriever: Retriever) -> None:
+    question = "Isn't federated learning simply distributed training over slow links?"
+    assert len(gather(retriever.retrieve(question), retriever).required) == 2
+
+
 def test_a_question_about_one_entry_requires_no_other(retriever: Retriever) -> None:
     _, evidence = found("What is overfitting?", retriever)
     assert evidence.required == frozenset()

@@ -15,11 +15,13 @@ from jargon_rag.types import Chunk, Entry, Retrieval
 MAX_SOURCES = 3  # entries that one answer may cite
 PASSAGES_PER_SOURCE = 3
 CLOSE_ODDS = 0.1  # an entry this likely to be the right one, against the best, is a source too
+NAMED_ODDS = 0.003  # one that the question names without comparing is passed over below: "any model", "SGD on images"
 SURE = 0.8  # so many passages are said that the one that answers is among them with this probability,
 MAX_LIKELY = 3  # but no more than these
 
 _COMPARES = re.compile(  # where it names fewer than two entries, the best two are taken if they are close
-    r"\b(vs\.?|versus|or|compar\w+|differ\w*|between|better than|instead of|rather than|apart|same|beats?|another (?:word|name))\b",
+    r"\b(vs\.?|versus|or|compar\w+|differ\w*|between|better than|instead of|rather than|apart|separates?|synonyms?|same|"
+    r"beats?|another (?:word|name)|isn't \w.* (?:just|simply|merely))\b",
     re.IGNORECASE,
 )
 _VERDICT = re.compile(r"(yes|no|maybe(?: not)?)[,:]\s+(?=\S)", re.IGNORECASE)
@@ -47,7 +49,11 @@ def gather(retrieval: Retrieval, retriever: Retriever) -> Evidence:
     question = retrieval.standalone_question
     named = retriever.named(question)
     compares = bool(_COMPARES.search(question))
-    together = [result.entry.slug for result in retrieval.results if result.entry.slug in named]
+    together = [
+        result.entry.slug
+        for result in retrieval.results
+        if result.entry.slug in named and (compares or result.odds >= NAMED_ODDS)
+    ]
     entries = _sources(retrieval, together if compares or len(together) > 1 else [])
     together = [slug for slug in entries if slug in together]
     sets_apart = compares and len(together) > 1
