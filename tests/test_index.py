@@ -552,7 +552,7 @@ def test_the_shipped_index_is_that_of_the_shipped_corpus(corpus: Path, embedder:
     check_embedder(shipped.embedder_id, embedder, corpus.parent / "index")
     assert shipped.corpus_hash == corpus_hash(corpus)
     assert shipped.entries == tuple(read_glossary(corpus))
-    assert np.allclose(np.linalg.norm(shipped.vectors, axis=1), 1.0, atol=1e-5)
+    assert np.allclose(np.linalg.norm(shipped.vectors, axis=1), 1.0, atol=1e-4)  # half precision on disk
 
 
 def test_what_a_glossary_lacks_is_told(tmp_path: Path, embedder: SentenceTransformerEmbedder, corpus: Path) -> None:
