@@ -116,9 +116,10 @@ def own_exam(split: str) -> Exam:
 
 
 def others_table(split: str, rows: Mapping[str, Search]) -> list[str]:
-    """Return the tables of what other writers asked about one split's terms: they saw the entries, and no other question.
+    """Return the tables of what other writers asked about one split's terms.
 
-    Most of their questions do not name the term.
+    They saw the entries and the indexed questions, which they were told not to repeat, and nothing that measures. So these are
+    harder than what people ask by themselves: most do not name the term, and what is near an indexed question is left out.
     """
     asked = [row for row in read_rows(HERE / "others.jsonl") if row["split"] == split]
     some = random.Random(split).sample(asked, OTHERS)
